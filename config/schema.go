@@ -13,11 +13,13 @@ import (
 // decoded and validated. It is never changed after Load.
 //
 // Struct tags are the schema: `default` applies when the key is absent, `min`,
-// `max` and `enum` bound the value, `required` demands the key. The comments are
-// the reference: docs/config.md is generated from them.
+// `max` and `enum` bound the value, `required` demands the key, `secret` keeps the
+// value out of reports and dumps, `file` marks a file name that is relative to the
+// file it stands in (as every key that ends in _file is). The comments are the
+// reference: docs/config.md is generated from them.
 type Config struct {
 	// Further files, read as if they stood here: lists are appended, maps are joined (a name in two files is an error), and any other
-	// key may be set in one file only. Glob patterns; relative to the file that names them.
+	// key may be set in one file only. Glob patterns; relative to the file that names them. A name without wildcards must exist.
 	Include []string `yaml:"include"`
 	// The admin endpoint: metrics, health, profiles and the API.
 	Admin Admin `yaml:"admin"`
@@ -82,6 +84,9 @@ type Listener struct {
 	DeferAccept time.Duration `yaml:"defer_accept" default:"0s" min:"0s"`
 	// Most connections open at once on this listener; 0 is no limit of its own.
 	MaxConnections int `yaml:"max_connections" default:"0" min:"0"`
+	// Let another process of the same user listen on the address at the same time, so that a new process can take over before the old one
+	// drains. Without it a second process is an error, as it would silently take a part of the connections.
+	Share bool `yaml:"share" default:"false"`
 	// Permissions of a Unix socket, octal.
 	SocketMode string `yaml:"socket_mode" default:"0660"`
 }
@@ -237,7 +242,7 @@ type Retry struct {
 
 // Route says which requests go where. At most one of path, path_exact and path_regex, and exactly one action.
 type Route struct {
-	// Name in logs and metrics. Default: made of host and path.
+	// Name in logs and metrics, of one route only. Default: made of host and path.
 	Name string `yaml:"name"`
 	// Host: exact, or *.suffix for any name below. Default: any.
 	Host string `yaml:"host"`
@@ -245,7 +250,7 @@ type Route struct {
 	Path string `yaml:"path"`
 	// Whole path.
 	PathExact string `yaml:"path_exact"`
-	// Regular expression (RE2) searched in the path; its groups are $1 … $9 and $name in rewrites, redirects and headers.
+	// Regular expression (RE2) searched in the path; its groups are $1 … $9 and ${name} in rewrites, redirects and headers.
 	PathRegex string `yaml:"path_regex"`
 	// Methods. Default: any. If only the method fails, the answer is 405 with Allow.
 	Methods []string `yaml:"methods"`
@@ -354,7 +359,7 @@ type Log struct {
 // AccessLog configures the access log.
 type AccessLog struct {
 	// File, "stdout", "stderr" or "off".
-	Output string `yaml:"output" default:"off"`
+	Output string `yaml:"output" default:"off" file:"true"`
 	// "json", "combined" (as nginx), or a format string with the variables of header operations and
 	// ${status} ${bytes_sent} ${bytes_received} ${duration} ${upstream_duration} ${reason} ${attempts} ${time_iso8601} ${time_local} ${proto}.
 	Format string `yaml:"format" default:"json"`
@@ -367,7 +372,7 @@ type AccessLog struct {
 // ErrorLog configures the error log.
 type ErrorLog struct {
 	// File, "stdout" or "stderr".
-	Output string `yaml:"output" default:"stderr"`
+	Output string `yaml:"output" default:"stderr" file:"true"`
 	// "auto" is coloured text on a terminal and JSON elsewhere.
 	Format string `yaml:"format" default:"auto" enum:"auto|json|console"`
 	// Lowest level written.

@@ -25,7 +25,8 @@ const (
 	LengthConflict    // repeated, malformed or contradictory Content-Length / Transfer-Encoding
 	BadTransferCoding // a transfer coding other than a single final chunked
 	BadChunk          // malformed chunk size, extension, data end or trailer
-	HeadTooLarge      // request line or head over its limit
+	TargetTooLong     // request line longer than limits.max_request_line
+	HeadTooLarge      // head over its limit
 	TooManyHeaders    // more fields than limits.max_headers
 	BodyTooLarge      // more than limits.max_body
 	BodyOnUpgrade     // an upgrade request that carries a body
@@ -99,6 +100,7 @@ var table = [numReasons]struct {
 	LengthConflict:      {"length_conflict", 400},
 	BadTransferCoding:   {"bad_transfer_coding", 501},
 	BadChunk:            {"bad_chunk", 400},
+	TargetTooLong:       {"target_too_long", 414},
 	HeadTooLarge:        {"head_too_large", 431},
 	TooManyHeaders:      {"too_many_headers", 431},
 	BodyTooLarge:        {"body_too_large", 413},

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package main
+
+import "tickgate/internal/errlog"
+
+func raiseFileLimit(*errlog.Logger) {}

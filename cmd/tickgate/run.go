@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"tickgate/config"
+	"tickgate/health"
+	"tickgate/internal/admin"
+	"tickgate/internal/errlog"
+	"tickgate/proxy"
+)
+
+// process is a running gateway with its admin endpoint.
+type process struct {
+	path    string // of the configuration; "" in the demonstration
+	log     *errlog.Logger
+	gateway *proxy.Gateway
+	admin   *admin.Server
+	cfg     *config.Config
+}
+
+func run(args []string, stdout, stderr io.Writer) error {
+	fs := newFlags("run", "Usage: tickgate run -c FILE | --demo\n\nRuns the gateway in the foreground.",
+		"  tickgate run -c /etc/tickgate/tickgate.yaml\n  tickgate run --demo\n", stderr)
+	path := fs.String("c", "", "configuration `FILE`")
+	demonstration := fs.Bool("demo", false, "run a demonstration: backends, certificate and configuration of its own")
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	switch {
+	case *demonstration && *path != "":
+		return errors.New("-c and --demo exclude each other")
+	case *demonstration:
+		return runDemo(stdout, stderr)
+	case *path == "":
+		fs.Usage()
+		return exitCode(2)
+	}
+	cfg, err := load(*path, stderr)
+	if err != nil {
+		return err
+	}
+	p := &process{path: *path, cfg: cfg}
+	if err := p.start(); err != nil {
+		return err
+	}
+	return p.wait()
+}
+
+// load reads a configuration; what is wrong with it goes to out.
+func load(path string, out io.Writer) (*config.Config, error) {
+	cfg, report := config.Load(path)
+	if len(report.Problems) > 0 {
+		_ = report.WriteText(out, isTerminal(out))
+	}
+	if report.ReadError != nil {
+		return nil, fmt.Errorf("read configuration: %w", report.ReadError)
+	}
+	if report.Err() != nil {
+		return nil, fmt.Errorf("the configuration %s is not valid", path)
+	}
+	return cfg, nil
+}
+
+// start opens logs, admin endpoint and listeners, in this order, so that whatever
+// fails is logged.
+func (p *process) start() (err error) {
+	if p.log, err = errlog.Open(p.cfg.Log.Error); err != nil {
+		return err
+	}
+	raiseFileLimit(p.log)
+	p.gateway, err = proxy.New(p.cfg, proxy.Options{Log: p.log, Version: version, Checker: proxy.Prober{Checker: health.NewChecker()}})
+	if err != nil {
+		return err
+	}
+	if err := p.serveAdmin(); err != nil {
+		p.gateway.Stop()
+		return err
+	}
+	p.log.Info().Str("version", version).Str("config", p.path).Str("admin", p.cfg.Admin.Listen).Int("pid", os.Getpid()).Msg("tickgate runs")
+	return nil
+}
+
+func (p *process) serveAdmin() error {
+	a := p.cfg.Admin
+	if a.Listen == "off" {
+		return nil
+	}
+	ln, err := net.Listen("tcp", a.Listen)
+	if err != nil {
+		return fmt.Errorf("admin endpoint: %w", err)
+	}
+	p.admin = admin.Serve(ln, proxy.Admin{Gateway: p.gateway, ReloadFile: p.reload}, admin.Options{
+		Token: a.Token, WriteMetrics: p.gateway.WriteMetrics, Set: p.gateway.Meter().Set(), Log: p.log,
+	})
+	return nil
+}
+
+// reload reads the configuration file again and goes over to it.
+func (p *process) reload() error {
+	if p.path == "" {
+		return p.gateway.Reload(p.cfg)
+	}
+	cfg, report := config.Load(p.path)
+	for _, w := range report.Warnings() {
+		p.log.Warn().Str("problem", w.String()).Msg("configuration warning")
+	}
+	if err := errors.Join(report.ReadError, report.Err()); err != nil {
+		p.gateway.RefuseReload(err)
+		for _, e := range report.Errors() {
+			p.log.Error().Str("problem", e.String()).Msg("configuration error")
+		}
+		p.log.Error().Str("config", p.path).Msg("reload refused, the old configuration stays")
+		return err
+	}
+	if cfg.Admin != p.cfg.Admin {
+		p.log.Warn().Msg("changes of admin take effect at the next start only")
+	}
+	if err := p.log.Reconfigure(cfg.Log.Error); err != nil {
+		p.gateway.RefuseReload(err)
+		return err
+	}
+	return p.gateway.Reload(cfg)
+}
+
+// wait serves signals until one ends the process.
+func (p *process) wait() error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGUSR1)
+	for s := range signals {
+		switch s {
+		case syscall.SIGHUP:
+			_ = p.reload() // logged, counted, and visible in the admin API
+		case syscall.SIGUSR1:
+			if err := p.gateway.ReopenLogs(); err != nil {
+				p.log.Error().Err(err).Msg("cannot reopen log files")
+			}
+		case syscall.SIGINT:
+			p.gateway.Stop()
+			p.stopAdmin()
+			return exitCode(130)
+		default:
+			p.drain(signals)
+			return nil
+		}
+	}
+	return nil
+}
+
+// drain ends the process in order; a SIGINT meanwhile ends it at once.
+func (p *process) drain(signals <-chan os.Signal) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if s == syscall.SIGINT {
+					cancel()
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	p.gateway.Drain(ctx)
+	p.stopAdmin()
+}
+
+func (p *process) stopAdmin() {
+	if p.admin != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = p.admin.Shutdown(ctx)
+	}
+	_ = p.log.Close()
+}

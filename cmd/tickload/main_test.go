@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"strings"
+	"testing"
+
+	"tickgate/internal/testkit"
+)
+
+func TestRun(t *testing.T) {
+	backend := testkit.NewRecorder(t, nil)
+	failing := testkit.NewScript(t, testkit.Respond("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")...)
+	// f compares the exit code and looks for a text in both outputs together.
+	f := func(args string, wantCode int, want string) {
+		t.Helper()
+		var out strings.Builder
+		if code := run(t.Context(), strings.Fields(args), &out, &out); code != wantCode || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %d %q, want %d with %q", args, code, out.String(), wantCode, want)
+		}
+	}
+	f("", exitUsage, "usage:")
+	f("help", exitOK, "baseline")
+	f("version", exitOK, "tickload dev go")
+	f("nonsense", exitUsage, `no command "nonsense"`)
+	f("baseline -h", exitOK, "-backend")
+	f("baseline", exitUsage, "-backend is required")
+	f("baseline -backend a:1 -tls-cert x", exitUsage, "go together")
+	f("baseline -backend a:1 more", exitUsage, `unexpected argument "more"`)
+	f("baseline -backend https://a:1 -listen 127.0.0.1:0", exitFailed, "no http:// URL")
+	f("baseline -backend a:1 -listen 256.0.0.1:1", exitFailed, "listen")
+	f("backend -size -1", exitUsage, "-size is -1")
+	f("backend -nonsense", exitUsage, "not defined")
+	f("steady", exitUsage, "-url is required")
+	f("steady -url ftp://a", exitFailed, "no http:// or https:// URL")
+	f("steady -conns 2 -duration 20ms -url http://"+backend.Addr(), exitOK, `"unanswered": 0`)
+	f("steady -conns 1 -duration 20ms -url http://"+failing.Addr(), exitFailed, "requests failed: status 503")
+}
+
+func TestServersUntilSignal(t *testing.T) {
+	backend := testkit.NewRecorder(t, nil)
+	f := func(args ...string) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r, w := io.Pipe()
+		code := make(chan int, 1)
+		go func() { code <- run(ctx, args, w, io.Discard) }()
+		line, err := bufio.NewReader(r).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := line[strings.LastIndexByte(line, ' ')+1 : len(line)-1]
+		c := testkit.Dial(t, addr)
+		if resp := c.Do("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); resp.Status != 200 {
+			t.Errorf("%q: status %d", args, resp.Status)
+		}
+		cancel()
+		if got := <-code; got != exitOK {
+			t.Errorf("%q: exit code %d", args, got)
+		}
+	}
+	f("baseline", "-listen", "127.0.0.1:0", "-backend", backend.Addr())
+	f("backend", "-listen", "127.0.0.1:0", "-size", "10")
+}

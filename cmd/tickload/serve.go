@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+
+	"tickgate/loadtest/baseline"
+)
+
+// runBaseline serves the net/http gateway until a signal.
+func runBaseline(ctx context.Context, args []string, out, errOut io.Writer) error {
+	fs := flags("baseline", "-listen ADDR -backend ADDR [-tls-cert FILE -tls-key FILE]", errOut)
+	listen := fs.String("listen", "127.0.0.1:8089", "host:port to accept on")
+	backend := fs.String("backend", "", "host:port or http:// URL to forward to (required)")
+	idle := fs.Int("max-idle", 1024, "most idle connections kept to the backend; at least the load's connections")
+	cert := fs.String("tls-cert", "", "PEM file with the certificate chain; switches TLS on")
+	key := fs.String("tls-key", "", "PEM file with its private key")
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	if *backend == "" || (*cert == "") != (*key == "") {
+		fmt.Fprintln(errOut, "-backend is required, and -tls-cert and -tls-key go together")
+		fs.Usage()
+		return errUsage
+	}
+	return serving(out, "net/http gateway", *listen, func(ln net.Listener) error {
+		return baseline.Serve(ctx, ln, baseline.Options{Backend: *backend, MaxIdleConns: *idle, CertFile: *cert, KeyFile: *key})
+	})
+}
+
+// runBackend serves the benchmark backend until a signal.
+func runBackend(ctx context.Context, args []string, out, errOut io.Writer) error {
+	fs := flags("backend", "-listen ADDR [-size BYTES]", errOut)
+	listen := fs.String("listen", "127.0.0.1:9000", "host:port to accept on")
+	size := fs.Int("size", 1024, "bytes in each response body")
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	if *size < 0 || *size > 64<<20 {
+		fmt.Fprintf(errOut, "-size is %d (want 0 to 67108864)\n", *size)
+		return errUsage
+	}
+	return serving(out, "backend", *listen, func(ln net.Listener) error { return baseline.ServeBackend(ctx, ln, *size) })
+}
+
+// serving listens, says so and serves.
+func serving(out io.Writer, what, addr string, serve func(net.Listener) error) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if _, err := fmt.Fprintf(out, "%s on %s\n", what, ln.Addr()); err != nil {
+		return err
+	}
+	return serve(ln)
+}

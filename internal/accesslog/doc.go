@@ -1,0 +1,4 @@
+// Package accesslog writes one line for each request, as JSON, as nginx's "combined"
+// format or by a template, without ever making a request wait: lines go to memory, a
+// goroutine writes them, and what does not fit is dropped and counted.
+package accesslog

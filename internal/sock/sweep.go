@@ -1,0 +1,142 @@
+package sock
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// SweepInterval is how often deadlines are looked at, and so how late one may fire.
+	SweepInterval = 50 * time.Millisecond
+	// watchDelay is how long a request runs before the sweep looks whether its client is still there.
+	watchDelay = 100 * time.Millisecond
+	// shards spreads registration over locks; each is scanned by itself.
+	shards = 16
+)
+
+// Sweeper enforces the deadlines of its connections with one goroutine, instead
+// of a runtime timer for each read and write.
+type Sweeper struct {
+	start time.Time
+	now   atomic.Int64 // nanoseconds since start, plus one so that 0 is never a time
+	next  atomic.Uint32
+	stop  chan struct{}
+	once  sync.Once
+
+	shard [shards]struct {
+		mu    sync.Mutex
+		conns []*Conn
+		_     [64]byte // keeps the locks on cache lines of their own
+	}
+}
+
+// NewSweeper starts a sweeper. Close ends it.
+func NewSweeper() *Sweeper {
+	s := &Sweeper{start: time.Now(), stop: make(chan struct{})}
+	s.now.Store(1)
+	go s.run()
+	return s
+}
+
+// Close stops the sweep; deadlines no longer fire.
+func (s *Sweeper) Close() { s.once.Do(func() { close(s.stop) }) }
+
+func (s *Sweeper) run() {
+	t := time.NewTicker(SweepInterval)
+	defer t.Stop()
+	var hits []*Conn
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-t.C:
+			now := int64(time.Since(s.start)) + 1
+			s.now.Store(now)
+			hits = s.sweep(now, hits[:0])
+			clear(hits)
+		}
+	}
+}
+
+// sweep finds the connections whose time has come and acts on them outside the
+// locks.
+func (s *Sweeper) sweep(now int64, hits []*Conn) []*Conn {
+	for i := range s.shard {
+		sh := &s.shard[i]
+		sh.mu.Lock()
+		for _, c := range sh.conns {
+			if due(&c.readBy, now) || due(&c.writeBy, now) || due(&c.watchAt, now) {
+				hits = append(hits, c)
+			}
+		}
+		sh.mu.Unlock()
+	}
+	for _, c := range hits {
+		c.expire(now)
+	}
+	return hits
+}
+
+func due(at *atomic.Int64, now int64) bool {
+	t := at.Load()
+	return t != 0 && t <= now
+}
+
+// expire carries out what is due. The deadline is taken with a compare-and-swap,
+// so that one which was renewed meanwhile does not fire.
+func (c *Conn) expire(now int64) {
+	c.closeMu.Lock()
+	defer c.closeMu.Unlock()
+	if c.closed.Load() {
+		return
+	}
+	if t := c.readBy.Load(); t != 0 && t <= now && c.readBy.CompareAndSwap(t, 0) {
+		c.Interrupt(ReadExpired)
+	}
+	if t := c.writeBy.Load(); t != 0 && t <= now && c.writeBy.CompareAndSwap(t, 0) {
+		c.Interrupt(WriteExpired)
+	}
+	if t := c.watchAt.Load(); t != 0 && t <= now && c.peerGone() && c.watchAt.CompareAndSwap(t, 0) {
+		c.watcher.PeerGone()
+	}
+}
+
+// after returns the sweeper time d from now; 0 for d <= 0. As the sweeper's clock
+// stands still between sweeps, one interval is added: a deadline may fire late,
+// never early.
+func (s *Sweeper) after(d time.Duration) int64 {
+	if d <= 0 {
+		return 0
+	}
+	return s.now.Load() + int64(d+SweepInterval)
+}
+
+// at converts a wall-clock deadline; the zero time is none, one that has passed
+// is due at the next sweep.
+func (s *Sweeper) at(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return max(1, int64(t.Sub(s.start)))
+}
+
+func (s *Sweeper) add(c *Conn) {
+	i := s.next.Add(1) % shards
+	sh := &s.shard[i]
+	sh.mu.Lock()
+	c.shard, c.slot = i, len(sh.conns)
+	sh.conns = append(sh.conns, c)
+	sh.mu.Unlock()
+}
+
+func (s *Sweeper) remove(c *Conn) {
+	sh := &s.shard[c.shard]
+	sh.mu.Lock()
+	last := len(sh.conns) - 1
+	sh.conns[c.slot] = sh.conns[last]
+	sh.conns[c.slot].slot = c.slot
+	sh.conns[last] = nil
+	sh.conns = sh.conns[:last]
+	sh.mu.Unlock()
+}

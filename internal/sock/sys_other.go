@@ -1,0 +1,16 @@
+//go:build !linux
+
+package sock
+
+import "syscall"
+
+// Elsewhere a Conn works through net.Conn's own methods.
+const rawSupported = false
+
+func sysRecv(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+func sysSend(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+
+func (c *Conn) peerGone() bool { return false }
+
+// Readable reports whether there are bytes to read right now; unknown here.
+func (c *Conn) Readable() bool { return false }

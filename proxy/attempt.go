@@ -1,0 +1,272 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"tickgate/internal/reason"
+	"tickgate/internal/sock"
+	"tickgate/proxy/upstream"
+)
+
+// attempt is one try of the request at one backend.
+type attempt struct {
+	number    int
+	backend   *upstream.Backend
+	start     time.Time
+	sent      time.Time // when the request was on its way
+	firstByte time.Time // when the response head was whole
+	timing    upstream.Timing
+	wrote     bool // some of the request was written
+	reuse     bool // the connection is sound and both sides keep it
+	failed    reason.Reason
+}
+
+// latency is from the start to the response head, for the balancer.
+func (a *attempt) latency() time.Duration {
+	if a.firstByte.IsZero() {
+		return time.Since(a.start)
+	}
+	return a.firstByte.Sub(a.start)
+}
+
+// backendConn is a leased connection to a backend.
+type backendConn struct {
+	rw  net.Conn   // what HTTP is spoken over
+	sk  *sock.Conn // the socket below
+	tls bool
+}
+
+func backendConnOf(nc net.Conn) backendConn {
+	switch c := nc.(type) {
+	case *sock.Conn:
+		return backendConn{rw: c, sk: c}
+	case *tls.Conn:
+		return backendConn{rw: c, sk: c.NetConn().(*sock.Conn), tls: true}
+	}
+	panic("BUG: backend connection of an unknown type")
+}
+
+// responseBuffer holds what was received from the backend: buf[r:w] is unread.
+type responseBuffer struct {
+	pooled *[]byte
+	buf    []byte
+	r, w   int
+}
+
+const responseBufferSize = 16 << 10
+
+var responsePool = sync.Pool{New: func() any { b := make([]byte, responseBufferSize); return &b }}
+
+func (b *responseBuffer) acquire() {
+	b.pooled = responsePool.Get().(*[]byte)
+	b.buf, b.r, b.w = *b.pooled, 0, 0
+}
+
+func (b *responseBuffer) release() {
+	responsePool.Put(b.pooled)
+	b.pooled, b.buf = nil, nil
+}
+
+// grow makes room for more of a head that fills the buffer.
+func (b *responseBuffer) grow() {
+	if b.r > 0 {
+		b.w = copy(b.buf, b.buf[b.r:b.w])
+		b.r = 0
+		return
+	}
+	grown := make([]byte, 2*len(b.buf))
+	copy(grown, b.buf[:b.w])
+	b.buf = grown
+}
+
+// Exchange implements upstream.Exchanger: it runs the attempt on a leased
+// connection and reports whether the connection may be used again. The only error
+// it returns is sock.ErrStale, which asks for another connection; everything else
+// is in x.att.failed.
+func (x *Exchange) Exchange(nc net.Conn, fresh bool) (reuse bool, err error) {
+	be := backendConnOf(nc)
+	if !x.c.attach(be.sk) {
+		x.att.failed = reason.ClientGone
+		return true, nil // untouched
+	}
+	x.c.sk.Watch(true)
+	err = x.converse(be, fresh)
+	x.c.sk.Watch(false)
+	x.joinPump(be)
+	if x.att.failed != reason.OK && x.body.failed != reason.OK && x.body.failed != reason.BackendWriteFailed {
+		x.att.failed = x.body.failed // the cause of what the response side saw
+	}
+	x.c.detach()
+	be.sk.ArmRead(0)
+	be.sk.ArmWrite(0)
+	if errors.Is(err, sock.ErrStale) {
+		return false, err
+	}
+	return x.att.reuse && x.att.failed == reason.OK && be.sk.Interrupted() == sock.NotInterrupted, nil
+}
+
+// converse sends the request and passes the response on.
+func (x *Exchange) converse(be backendConn, fresh bool) error {
+	err := x.sendRequest(be, fresh)
+	if errors.Is(err, sock.ErrStale) {
+		return err
+	}
+	if err != nil {
+		x.att.failed = x.backendFailure(err, reason.BackendReset)
+		return nil
+	}
+	if !x.readResponseHead(be) {
+		return nil
+	}
+	x.att.firstByte = time.Now()
+	x.phases.FirstByte = x.att.firstByte.Sub(x.att.sent)
+	if x.upgrading() && x.res.Status == 101 {
+		x.tunnel(be)
+		return nil
+	}
+	if x.wantsOtherBackend(x.res.Status) {
+		x.att.failed = reason.BackendReset // the condition was checked; the word is not shown
+		x.att.wrote = true
+		return nil
+	}
+	x.respond(be)
+	return nil
+}
+
+// sendRequest writes head and what has arrived of the body, starts the pump for
+// the rest, and reads the first bytes of the response.
+func (x *Exchange) sendRequest(be backendConn, fresh bool) error {
+	x.out = x.requestHead(x.out[:0])
+	x.out = append(x.out, x.body.prefix...)
+	x.rb.r, x.rb.w = 0, 0
+	x.res.Reset()
+	be.sk.ArmWrite(x.limits().Write)
+	x.att.sent = time.Now()
+	if x.body.complete {
+		be.sk.ArmRead(x.readLimit(x.limits().ResponseHeader))
+		return x.roundtrip(be, fresh)
+	}
+	if x.req.Expect100 {
+		return x.expectContinue(be, fresh)
+	}
+	be.sk.ArmRead(x.readLimit(0))
+	if !fresh && be.sk.Dirty() {
+		return sock.ErrStale
+	}
+	n, err := be.rw.Write(x.out)
+	x.att.wrote = n > 0
+	if err != nil {
+		return err
+	}
+	x.startPump(be)
+	return x.readMore(be)
+}
+
+// roundtrip writes x.out and reads, in one pass through the poller.
+func (x *Exchange) roundtrip(be backendConn, fresh bool) (err error) {
+	var n int
+	if !be.tls {
+		n, x.att.wrote, err = be.sk.Roundtrip(x.out, x.rb.buf)
+		x.rb.w = n
+		return err
+	}
+	if !fresh && be.sk.Dirty() {
+		return sock.ErrStale
+	}
+	x.att.wrote = true
+	be.sk.Hold(sock.HoldCopy)
+	_, err = be.rw.Write(x.out)
+	be.sk.Hold(sock.HoldOff)
+	if err != nil {
+		return err
+	}
+	return x.readMore(be)
+}
+
+// readMore appends to the response buffer, which must have room.
+func (x *Exchange) readMore(be backendConn) error {
+	n, err := be.rw.Read(x.rb.buf[x.rb.w:])
+	x.rb.w += n
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// readLimit is d, or what is left of the whole-request deadline if that is less; 0
+// is no limit.
+func (x *Exchange) readLimit(d time.Duration) time.Duration {
+	if x.rt.timeout == 0 {
+		return d
+	}
+	left, ok := x.remaining(time.Now())
+	if !ok {
+		left = 1
+	}
+	if d == 0 {
+		return left
+	}
+	return min(d, left)
+}
+
+// backendFailure says why reading from or writing to the backend failed; other is
+// the reason for a plain close or reset.
+func (x *Exchange) backendFailure(err error, other reason.Reason) reason.Reason {
+	if x.c.isGone() {
+		return reason.ClientGone
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return other
+	}
+	if _, ok := x.remaining(time.Now()); !ok {
+		return reason.RequestTimeout
+	}
+	if other == reason.BackendReset {
+		return reason.BackendTimeout
+	}
+	return reason.BackendStalled
+}
+
+// readResponseHead reads until a final response head stands in x.res, or a 101 that
+// was asked for. Interim responses are passed on.
+func (x *Exchange) readResponseHead(be backendConn) bool {
+	for {
+		n, err := x.res.Parse(x.rb.buf[x.rb.r:x.rb.w], &x.snap.resLimits)
+		if err != nil {
+			return x.attemptFailed(asReason(err, reason.BadBackendHead))
+		}
+		if n == 0 {
+			if x.rb.w == len(x.rb.buf) {
+				x.rb.grow()
+			}
+			if err := x.readMore(be); err != nil {
+				return x.attemptFailed(x.backendFailure(err, reason.BackendReset))
+			}
+			continue
+		}
+		x.rb.r += n
+		if x.res.Status >= 200 {
+			return true
+		}
+		if x.res.Status == 101 {
+			return x.acceptUpgrade() || x.attemptFailed(reason.UnaskedUpgrade)
+		}
+		if !x.passInterim() {
+			return x.attemptFailed(reason.ClientGone)
+		}
+		if x.res.Status == 100 {
+			x.startPump(be)
+		}
+		x.res.Reset()
+	}
+}
+
+func (x *Exchange) attemptFailed(r reason.Reason) bool {
+	x.att.failed = r
+	return false
+}

@@ -1,0 +1,217 @@
+package proxy
+
+import (
+	"strconv"
+	"sync"
+
+	"tickgate/internal/h1"
+	"tickgate/internal/reason"
+	"tickgate/internal/sock"
+)
+
+// requestBody is the state of a request's body. What arrived together with the head
+// becomes the prefix, which is sent in one write with the head and can be sent
+// again on a retry. The rest, if any, is pumped by a goroutine of its own, since
+// the backend may answer before it has read everything.
+//
+// While the pump runs it alone reads the client connection and owns everything
+// here; the exchange waits for it in settleBody before it touches either again.
+type requestBody struct {
+	chunked  bool
+	left     int64 // bytes not yet read, of a body with Content-Length
+	chunks   h1.Chunked
+	prefix   []byte // framed for the backend
+	received int64
+	limit    int64
+	complete bool // nothing is left to read
+	pumping  bool
+	begun    bool // some of it was read from the connection after the prefix
+	failed   reason.Reason
+	done     chan struct{}
+	once     bool
+}
+
+// begin looks at what the head promises.
+func (b *requestBody) begin(x *Exchange) {
+	b.chunked = x.req.Chunked
+	b.left = max(0, x.req.ContentLength)
+	b.complete = !b.chunked && b.left == 0
+	b.prefix = b.prefix[:0]
+	b.received, b.limit = 0, 0
+	b.pumping, b.begun, b.once = false, false, false
+	b.failed = reason.OK
+	if b.chunked {
+		b.chunks.Reset()
+	}
+}
+
+// takePrefix frames what has already arrived. It is idempotent.
+func (x *Exchange) takePrefix() bool {
+	b := &x.body
+	if b.once || b.complete {
+		return true
+	}
+	b.once = true
+	b.limit = x.rt.maxBody
+	c := x.c
+	var n int
+	b.prefix, n = b.take(b.prefix, c.in[c.r:c.w])
+	c.r += n
+	return b.failed == reason.OK || x.fail(b.failed)
+}
+
+// take consumes from src, appends it to dst as it goes to the backend, and returns
+// how much it consumed: never a byte beyond the body.
+func (b *requestBody) take(dst, src []byte) ([]byte, int) {
+	if !b.chunked {
+		n := int(min(b.left, int64(len(src))))
+		b.left -= int64(n)
+		b.received += int64(n)
+		b.complete = b.left == 0
+		return append(dst, src[:n]...), n
+	}
+	used := 0
+	for used < len(src) && !b.complete && b.failed == reason.OK {
+		data, n, err := b.chunks.Decode(src[used:])
+		used += n
+		b.received += int64(len(data))
+		if err != nil {
+			b.failed = asReason(err, reason.BadChunk)
+		} else if b.limit > 0 && b.received > b.limit {
+			b.failed = reason.BodyTooLarge
+		} else if len(data) > 0 {
+			dst = appendChunk(dst, data)
+		}
+		if b.failed == reason.OK && b.chunks.Done() {
+			b.complete = true
+			dst = appendLastChunk(dst, b.chunks.Trailers())
+		}
+	}
+	return dst, used
+}
+
+// replayable reports whether the whole body can be sent again.
+func (b *requestBody) replayable() bool { return b.complete && !b.begun }
+
+func appendChunk(dst, data []byte) []byte {
+	dst = strconv.AppendUint(dst, uint64(len(data)), 16)
+	dst = append(dst, "\r\n"...)
+	dst = append(dst, data...)
+	return append(dst, "\r\n"...)
+}
+
+func appendLastChunk(dst, trailers []byte) []byte {
+	dst = append(dst, "0\r\n"...)
+	dst = append(dst, trailers...)
+	return append(dst, "\r\n"...)
+}
+
+// Body buffers: what is read at once, and its framed form.
+const pumpBuffer = 32 << 10
+
+var pumpPool = sync.Pool{New: func() any { return &pumpBuffers{in: make([]byte, pumpBuffer)} }}
+
+type pumpBuffers struct{ in, out []byte }
+
+// startPump sends the rest of the body to the backend on another goroutine.
+func (x *Exchange) startPump(be backendConn) {
+	b := &x.body
+	if b.complete || b.pumping {
+		return
+	}
+	b.pumping, b.begun = true, true
+	if b.done == nil {
+		b.done = make(chan struct{}, 1)
+	}
+	go x.pumpBody(be)
+}
+
+// pumpBody ends when the body is complete or either side fails. A client that
+// breaks off or breaks the framing takes the attempt with it; a backend that no
+// longer reads does not, since it may have answered already.
+func (x *Exchange) pumpBody(be backendConn) {
+	b, c := &x.body, x.c
+	bufs := pumpPool.Get().(*pumpBuffers)
+	timeouts := &x.snap.cfg.Timeouts
+	writeLimit := x.limits().Write
+	for !b.complete && b.failed == reason.OK {
+		c.sk.ArmRead(timeouts.Body)
+		n, err := c.rw.Read(bufs.in[:b.readSize(len(bufs.in))])
+		if err != nil {
+			b.failed = x.readFailure()
+			break
+		}
+		var used int
+		bufs.out, used = b.take(bufs.out[:0], bufs.in[:n])
+		c.unread(bufs.in[used:n])
+		be.sk.ArmWrite(writeLimit)
+		if _, err := be.rw.Write(bufs.out); err != nil {
+			b.failed = reason.BackendWriteFailed
+			break
+		}
+	}
+	c.sk.ArmRead(0)
+	be.sk.ArmWrite(0)
+	pumpPool.Put(bufs)
+	x.endPump(be)
+}
+
+// endPump tells the attempt how the body ended.
+func (x *Exchange) endPump(be backendConn) {
+	switch x.body.failed {
+	case reason.OK:
+		be.sk.ArmRead(x.limits().ResponseHeader)
+	case reason.BackendWriteFailed:
+		// The response, if there is one, tells more.
+		be.sk.ArmRead(x.limits().ResponseHeader)
+	default:
+		be.sk.Interrupt(sock.Cancelled)
+	}
+	x.body.done <- struct{}{} // has room for one
+}
+
+// readSize bounds a read so that a body with Content-Length is never read past its
+// end.
+func (b *requestBody) readSize(room int) int {
+	if b.chunked {
+		return room
+	}
+	return int(min(b.left, int64(room)))
+}
+
+// readFailure says why the body could not be read.
+func (x *Exchange) readFailure() reason.Reason {
+	if x.c.sk.Interrupted() == sock.ReadExpired {
+		return reason.BodyTimeout
+	}
+	return reason.ClientGone
+}
+
+// joinPump waits for the pump. One that still runs when the response is over is
+// stopped: the rest of the body interests nobody any more.
+func (x *Exchange) joinPump(be backendConn) {
+	b := &x.body
+	if !b.pumping {
+		return
+	}
+	b.pumping = false
+	select {
+	case <-b.done:
+		return
+	default:
+	}
+	be.sk.Interrupt(sock.Cancelled)
+	x.c.sk.Interrupt(sock.Cancelled)
+	<-b.done
+	if !x.c.isGone() {
+		x.c.sk.Resume()
+	}
+}
+
+// settleBody gives up the connection if some of the body is still to come, as
+// nobody knows where the next request begins.
+func (x *Exchange) settleBody() {
+	if !x.body.complete {
+		x.keepAlive = false
+	}
+}

@@ -1,0 +1,238 @@
+package proxy
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"tickgate/config"
+	"tickgate/internal/h1"
+)
+
+// compressor is what the libraries' writers have in common.
+type compressor interface {
+	io.Writer
+	Reset(w io.Writer)
+	Flush() error
+	Close() error
+}
+
+// compression is a compiled config.Compression.
+type compression struct {
+	codings []*coding // best first
+	types   []string  // exact, or ending in "/" for a whole tree
+	minSize int64
+}
+
+// coding is a content coding with a pool of its compressors, which are large.
+type coding struct {
+	name string
+	pool sync.Pool
+}
+
+func compileCompression(c *config.Compression) *compression {
+	if c == nil {
+		return nil
+	}
+	out := &compression{minSize: int64(c.MinSize)}
+	for _, name := range c.Encodings {
+		cd := &coding{name: name}
+		cd.pool.New = func() any { return newCompressor(name, c.Level) }
+		out.codings = append(out.codings, cd)
+	}
+	for _, t := range c.Types {
+		out.types = append(out.types, strings.TrimSuffix(strings.ToLower(t), "*"))
+	}
+	return out
+}
+
+func newCompressor(name, level string) compressor {
+	i := map[string]int{"fastest": 0, "default": 1, "best": 2}[level]
+	switch name {
+	case "zstd":
+		// One goroutine and a small window: a gateway holds many of these at once, and
+		// browsers refuse windows above 8 MiB (RFC 8878 section 3.1.1.1.2).
+		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
+			zstd.WithWindowSize(256<<10), zstd.WithEncoderLevel([]zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression}[i]))
+		if err != nil {
+			panic("BUG: zstd options: " + err.Error())
+		}
+		return w
+	case "br":
+		return brotli.NewWriterLevel(nil, []int{1, 5, 9}[i])
+	}
+	w, err := gzip.NewWriterLevel(nil, []int{gzip.BestSpeed, gzip.DefaultCompression, gzip.BestCompression}[i])
+	if err != nil {
+		panic("BUG: gzip level: " + err.Error())
+	}
+	return w
+}
+
+// encoder compresses one response. Its output is chunked, or ends with the
+// connection for an HTTP/1.0 client.
+type encoder struct {
+	coding   *coding
+	w        compressor
+	replaces h1.FieldSet
+	out      framing
+	x        *Exchange
+	err      bool // the client failed
+	etag     []byte
+	stream   bool // flush after every read from the backend
+}
+
+// eligible reports whether the response may be compressed at all, and so varies by
+// Accept-Encoding: a body that is whole, of a listed type, not coded yet, and that
+// the origin lets proxies transform (RFC 9110 section 7.7).
+func (x *Exchange) eligible(c *compression, out framing) bool {
+	if out == noBody || x.res.Status < 200 || x.res.Status == 206 || x.res.Has(h1.ContentEncoding) || x.res.Has(h1.ContentRange) {
+		return false
+	}
+	if x.res.ContentLength >= 0 && x.res.ContentLength < c.minSize {
+		return false
+	}
+	if bytes.Contains(x.res.Get(h1.CacheControl), []byte("no-transform")) {
+		return false
+	}
+	return c.takes(x.res.Get(h1.ContentType))
+}
+
+func (c *compression) takes(contentType []byte) bool {
+	media, _, _ := bytes.Cut(contentType, []byte(";"))
+	media = bytes.ToLower(bytes.TrimSpace(media))
+	for _, t := range c.types {
+		if string(media) == t || strings.HasSuffix(t, "/") && bytes.HasPrefix(media, []byte(t)) {
+			return true
+		}
+	}
+	return false
+}
+
+// chooseEncoder returns the encoder for this response, or nil to leave it alone.
+func (x *Exchange) chooseEncoder(out framing) *encoder {
+	c := x.rt.compress
+	if c == nil || !x.eligible(c, out) {
+		return nil
+	}
+	cd := c.negotiate(x.req.Get(h1.AcceptEncoding))
+	if cd == nil {
+		return nil
+	}
+	e := &encoder{coding: cd, w: cd.pool.Get().(compressor), x: x, out: byChunks, etag: x.res.Get(h1.ETag)}
+	if x.req.Minor == 0 {
+		e.out = byClose
+		x.keepAlive = false
+	}
+	e.replaces = h1.FieldsOf(h1.ETag)
+	e.stream = bytes.HasPrefix(x.res.Get(h1.ContentType), []byte("text/event-stream"))
+	e.w.Reset(e)
+	return e
+}
+
+// appendFields writes the fields that describe the coded body. The validator is
+// weakened: another representation has other bytes (RFC 9110 section 8.8.1).
+func (e *encoder) appendFields(dst []byte, _ *Exchange) []byte {
+	dst = append(append(append(dst, "Content-Encoding: "...), e.coding.name...), "\r\nVary: Accept-Encoding\r\n"...)
+	if len(e.etag) == 0 {
+		return dst
+	}
+	dst = append(dst, "ETag: "...)
+	if !bytes.HasPrefix(e.etag, []byte("W/")) {
+		dst = append(dst, "W/"...)
+	}
+	return append(append(dst, e.etag...), "\r\n"...)
+}
+
+// Write takes compressed bytes from the compressor.
+func (e *encoder) Write(p []byte) (int, error) {
+	if !e.err && len(p) > 0 && !e.x.emitFramed(p, e.out) {
+		e.err = true
+	}
+	if e.err {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
+}
+
+func (e *encoder) write(_ *Exchange, data []byte) bool {
+	_, err := e.w.Write(data)
+	return err == nil
+}
+
+// flush makes everything so far readable at the client, for streams whose parts
+// must arrive as they are made.
+func (e *encoder) flush(_ *Exchange) bool {
+	return !e.stream || e.w.Flush() == nil
+}
+
+func (e *encoder) finish(_ *Exchange) bool { return e.w.Close() == nil }
+
+// release gives the compressor back without the connection.
+func (e *encoder) release() {
+	e.w.Reset(io.Discard)
+	e.coding.pool.Put(e.w)
+}
+
+// negotiate picks the first offered coding that the client accepts (RFC 9110
+// section 12.5.3): q=0 refuses, "*" stands for any not named. No field accepts
+// none, as a client that says nothing may not know any.
+func (c *compression) negotiate(accept []byte) *coding {
+	if len(accept) == 0 {
+		return nil
+	}
+	var best *coding
+	bestQ := 0
+	for _, cd := range c.codings {
+		if q := quality(accept, cd.name); q > bestQ {
+			best, bestQ = cd, q
+		}
+	}
+	return best
+}
+
+// quality returns the weight of coding in an Accept-Encoding field, in thousandths.
+func quality(accept []byte, coding string) int {
+	star := 0
+	for len(accept) > 0 {
+		item := accept
+		if i := bytes.IndexByte(accept, ','); i >= 0 {
+			item, accept = accept[:i], accept[i+1:]
+		} else {
+			accept = nil
+		}
+		name, params, _ := bytes.Cut(item, []byte(";"))
+		name = bytes.TrimSpace(name)
+		if strings.EqualFold(string(name), coding) || coding == "gzip" && strings.EqualFold(string(name), "x-gzip") {
+			return weight(params)
+		}
+		if string(name) == "*" {
+			star = weight(params)
+		}
+	}
+	return star
+}
+
+// weight reads "q=0.5"; anything else is 1.
+func weight(params []byte) int {
+	p := bytes.TrimSpace(params)
+	if len(p) < 3 || p[0] != 'q' && p[0] != 'Q' || p[1] != '=' {
+		return 1000
+	}
+	if p[2] == '1' {
+		return 1000
+	}
+	w, unit := 0, 100
+	for _, d := range p[min(4, len(p)):] {
+		if d < '0' || d > '9' {
+			break
+		}
+		w += int(d-'0') * unit
+		unit /= 10
+	}
+	return w
+}

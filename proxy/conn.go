@@ -1,0 +1,358 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tickgate/internal/accesslog"
+	"tickgate/internal/meter"
+	"tickgate/internal/reason"
+	"tickgate/internal/sock"
+)
+
+// clientConn is a client's connection: it reads heads and serves one exchange after
+// the other, on one goroutine.
+type clientConn struct {
+	// Static after accept.
+	gw       *Gateway
+	ln       *listener
+	sk       *sock.Conn
+	rw       net.Conn // sk, or tls over it
+	tls      *tls.Conn
+	id       uint64
+	peer     netip.AddrPort
+	addrText string
+	since    time.Time
+
+	// Owned by the connection's goroutine (body.go says when a pump reads in).
+	in       []byte // pooled; in[r:w] is received and unread
+	r, w     int
+	x        Exchange
+	requests int
+	scratch  []byte
+	allow    []string // for a 405
+	facts    tlsFacts
+	record   accesslog.Record
+	lookup   func(name []byte) []byte // x.req.GetName, made once
+	hostBuf  [256]byte
+	end      reason.Reason
+
+	// Shared with the sweep, the admin API and drain.
+	state atomic.Uint32
+
+	mu       sync.Mutex // guards what follows; never held over I/O
+	backend  *sock.Conn // the attempt that PeerGone cancels
+	gone     bool
+	killedBy reason.Reason
+}
+
+// tlsFacts describe the client's TLS session for logs and headers.
+type tlsFacts struct{ version, cipher, serverName string }
+
+const firstBuffer = 4 << 10
+
+var inPool = sync.Pool{New: func() any { b := make([]byte, firstBuffer); return &b }}
+
+// run serves the connection until it ends.
+func (c *clientConn) run() {
+	defer c.close()
+	if c.tls != nil && !c.handshake() {
+		return
+	}
+	c.setState(meter.Idle)
+	buf := inPool.Get().(*[]byte)
+	defer inPool.Put(buf)
+	c.in = *buf
+	c.x.c, c.lookup = c, c.x.req.GetName
+	for c.readHead() {
+		c.x.serve()
+		if !c.next() {
+			return
+		}
+	}
+}
+
+// readHead reads until a whole request head stands in c.in. The bytes of the
+// previous response may still be held: the first read sends them.
+func (c *clientConn) readHead() bool {
+	snap := c.gw.snap.Load()
+	c.x.req.Reset()
+	c.compact()
+	if c.r == c.w && !c.await(snap) {
+		return false
+	}
+	if c.state.Load() == uint32(meter.Idle) {
+		c.setState(meter.Active)
+	}
+	c.sk.ArmRead(snap.cfg.Timeouts.Head)
+	for {
+		n, err := c.x.req.Parse(c.in[c.r:c.w], &snap.reqLimits)
+		if err != nil {
+			c.refuse(snap, asReason(err, reason.BadRequestLine))
+			return false
+		}
+		if n > 0 {
+			c.r += n
+			c.sk.ArmRead(0)
+			c.x.begin(snap, time.Now())
+			return true
+		}
+		if !c.fill() {
+			return c.headCut(snap)
+		}
+	}
+}
+
+// await waits for the first byte of a request.
+func (c *clientConn) await(snap *Snapshot) bool {
+	wait := snap.cfg.Timeouts.Idle
+	if c.requests == 0 {
+		wait = snap.cfg.Timeouts.Head
+	}
+	c.sk.ArmRead(wait)
+	if c.fill() {
+		return true
+	}
+	switch {
+	case c.sk.Interrupted() == sock.ReadExpired:
+		c.end = reason.IdleTimeout
+	case c.killed():
+		c.end = reason.KilledByUser
+	case c.gw.draining.Load() && c.sk.Interrupted() == sock.Cancelled:
+		c.end = reason.Draining
+		return c.lastWord()
+	case c.end == reason.OK:
+		c.end = reason.ClientClosed
+	}
+	return false
+}
+
+// lastWord gives a request that arrived just as an idle connection was told to close
+// its answer.
+func (c *clientConn) lastWord() bool {
+	if !c.sk.Readable() {
+		return false
+	}
+	c.sk.Resume()
+	return c.fill()
+}
+
+func (c *clientConn) killed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone && c.killedBy != reason.OK
+}
+
+// headCut ends a connection whose request head did not become whole.
+func (c *clientConn) headCut(snap *Snapshot) bool {
+	if c.sk.Interrupted() == sock.ReadExpired {
+		c.sk.Resume()
+		c.refuse(snap, reason.HeadTimeout)
+		return false
+	}
+	if c.w > c.r {
+		c.end = reason.ClientGone
+	}
+	return false
+}
+
+// refuse answers a head that the parser did not accept, and ends the connection:
+// where the next request would begin is unknown.
+func (c *clientConn) refuse(snap *Snapshot, r reason.Reason) {
+	c.x.begin(snap, time.Now())
+	c.x.rt = snap.noRoute
+	c.x.keepAlive = false
+	c.x.ended = r
+	c.x.replyError()
+	c.x.finish()
+	c.end = r
+	c.lingerClose()
+}
+
+// fill reads once, into a larger buffer if it is full.
+func (c *clientConn) fill() bool {
+	if c.w == len(c.in) {
+		grown := make([]byte, 2*len(c.in))
+		c.w = copy(grown, c.in[c.r:c.w])
+		c.r = 0
+		c.in = grown
+	}
+	n, err := c.rw.Read(c.in[c.w:])
+	c.w += n
+	return n > 0 && err == nil
+}
+
+// compact moves unread bytes to the front and gives back a grown buffer.
+func (c *clientConn) compact() {
+	if c.r == 0 {
+		return
+	}
+	c.w = copy(c.in, c.in[c.r:c.w])
+	c.r = 0
+}
+
+// unread puts bytes that belong to the next request back.
+func (c *clientConn) unread(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	rest := append(append(make([]byte, 0, max(firstBuffer, len(p)+c.w-c.r)), c.in[c.r:c.w]...), p...)
+	c.in, c.r, c.w = rest[:cap(rest)], 0, len(rest)
+}
+
+// next reports whether another request may follow.
+func (c *clientConn) next() bool {
+	c.requests++
+	if !c.x.keepAlive {
+		if c.end == reason.OK {
+			c.end = reason.ClientClosed
+		}
+		if c.state.Load() != uint32(meter.Upgraded) {
+			_ = c.sk.Flush()
+			c.lingerClose()
+		}
+		return false
+	}
+	c.setState(meter.Idle)
+	if c.r < c.w {
+		// A pipelined request waits: its answer must not delay the last one's.
+		return c.sk.Flush() == nil
+	}
+	return true
+}
+
+// mayPersist reports whether the connection may take another request after this
+// one, by the limits on connections. It sets why not.
+func (c *clientConn) mayPersist(l *Snapshot) bool {
+	switch lim := &l.cfg.Limits; {
+	case c.gw.draining.Load():
+		c.end = reason.Draining
+	case c.ln.gone.Load():
+		c.end = reason.ReloadedAway
+	case lim.MaxRequestsPerConn > 0 && c.requests+1 >= lim.MaxRequestsPerConn:
+		c.end = reason.MaxRequests
+	case lim.MaxConnAge > 0 && time.Since(c.since) >= lim.MaxConnAge:
+		c.end = reason.MaxLifetime
+	default:
+		return true
+	}
+	return false
+}
+
+// Lingering: a close while the peer still sends makes the kernel answer with RST,
+// which can destroy a response the peer has not read yet. So send FIN, then read
+// and discard for a bounded time and amount (RFC 9112 section 9.6).
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 1 << 20
+)
+
+func (c *clientConn) lingerClose() {
+	c.sk.Hold(sock.HoldOff)
+	if c.tls != nil {
+		_ = c.tls.CloseWrite()
+	}
+	if c.sk.CloseWrite() != nil {
+		return
+	}
+	c.sk.ArmRead(lingerTime)
+	for total := 0; total < lingerBytes; {
+		n, err := c.sk.Read(c.in[:cap(c.in)])
+		if err != nil {
+			return
+		}
+		total += n
+	}
+}
+
+// attach makes sk the connection that is interrupted when the client goes. It
+// fails if the client has gone already.
+func (c *clientConn) attach(sk *sock.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return false
+	}
+	c.backend = sk
+	return true
+}
+
+// detach undoes attach. From its return on, nobody interrupts sk.
+func (c *clientConn) detach() {
+	c.mu.Lock()
+	c.backend = nil
+	c.mu.Unlock()
+}
+
+// PeerGone implements sock.Watcher: the client has closed while a backend works for
+// it, so the attempt is cancelled.
+func (c *clientConn) PeerGone() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	if c.backend != nil {
+		c.backend.Interrupt(sock.Cancelled)
+	}
+}
+
+func (c *clientConn) isGone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone
+}
+
+func (c *clientConn) setState(s meter.ConnState) {
+	if old := meter.ConnState(c.state.Swap(uint32(s))); old != s {
+		c.ln.meter.Moved(old, s)
+	}
+}
+
+// kill ends the connection from another goroutine.
+func (c *clientConn) kill(r reason.Reason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone, c.killedBy = true, r
+	c.sk.Interrupt(sock.Cancelled)
+	if c.backend != nil {
+		c.backend.Interrupt(sock.Cancelled)
+	}
+}
+
+// close gives everything back.
+func (c *clientConn) close() {
+	_ = c.rw.Close()
+	_ = c.sk.Close()
+	c.gw.forget(c)
+}
+
+// lowerHost returns host in lower case and without its port, for matching.
+func (c *clientConn) lowerHost(host []byte) []byte {
+	if len(host) > len(c.hostBuf) {
+		return host
+	}
+	h := c.hostBuf[:copy(c.hostBuf[:], host)]
+	for i, b := range h {
+		if b >= 'A' && b <= 'Z' {
+			h[i] = b + 'a' - 'A'
+		}
+	}
+	if i := bytes.LastIndexByte(h, ':'); i >= 0 && bytes.IndexByte(h[i:], ']') < 0 {
+		h = h[:i]
+	}
+	return bytes.TrimSuffix(h, dot)
+}
+
+// asReason returns the reason in err, or other.
+func asReason(err error, other reason.Reason) reason.Reason {
+	var r reason.Reason
+	if errors.As(err, &r) {
+		return r
+	}
+	return other
+}

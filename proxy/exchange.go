@@ -1,0 +1,139 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"tickgate/config"
+	"tickgate/internal/h1"
+	"tickgate/internal/meter"
+	"tickgate/internal/reason"
+	"tickgate/proxy/upstream"
+)
+
+// Exchange is one request and its response. It belongs to its connection's
+// goroutine and is reused for the next request; a request body that is pumped by a
+// second goroutine shares only what body.go says.
+type Exchange struct {
+	// Static.
+	c *clientConn
+
+	// The request, set by the connection.
+	snap  *Snapshot
+	req   h1.RequestHead
+	body  requestBody
+	start time.Time
+
+	// Set by route.
+	rt       *route
+	path     []byte // for matching: unreserved characters decoded
+	pathBuf  []byte
+	captures []int
+
+	// Set by the action.
+	up      *upstream.Set
+	backend *upstream.Backend
+	att     attempt
+	res     h1.ResponseHead
+	phases  meter.Phases
+
+	// The answer.
+	status    int
+	ended     reason.Reason
+	started   bool // some of the final response may have reached the client
+	bodyBytes int64 // sent, without heads and framing
+	keepAlive bool
+	upgraded  bool          // the connection became a tunnel
+	retryIn   time.Duration // Retry-After of a 503
+
+	out       []byte // what is being written to the client
+	requestID []byte
+	idBuf     [32]byte
+	rb        responseBuffer
+	chunks    h1.Chunked // of a chunked response
+	enc       *encoder
+}
+
+// begin makes x ready for the request whose head was just read.
+func (x *Exchange) begin(snap *Snapshot, now time.Time) {
+	x.snap = snap
+	x.start = now
+	x.rt, x.up, x.backend = nil, nil, nil
+	x.captures = nil
+	x.phases = meter.Phases{}
+	x.att = attempt{}
+	x.status, x.ended, x.started, x.bodyBytes = 0, reason.OK, false, 0
+	x.keepAlive = x.req.KeepAlive
+	x.upgraded = false
+	x.chunks.Response = true
+	x.retryIn = 0
+	x.out = x.out[:0]
+	x.requestID = nil
+	x.body.begin(x)
+}
+
+// fail ends the request for r, unless it has ended for another reason before.
+// It returns false, so that a phase can end with it.
+func (x *Exchange) fail(r reason.Reason) bool {
+	if x.ended == reason.OK {
+		x.ended = r
+	}
+	return false
+}
+
+// remaining returns the time left of the whole-request deadline; ok is false if it
+// has passed. No deadline is 0.
+func (x *Exchange) remaining(now time.Time) (left time.Duration, ok bool) {
+	limit := x.rt.timeout
+	if limit == 0 {
+		return 0, true
+	}
+	left = limit - now.Sub(x.start)
+	return left, left > 0
+}
+
+// trusted reports whether the client is a proxy whose word about its own client
+// counts.
+func (x *Exchange) trusted() bool { return x.snap.trusts(x.c.peer.Addr()) }
+
+// clientAddr is the address of the connection's other end.
+func (x *Exchange) clientAddr() netip.Addr { return x.c.peer.Addr() }
+
+// scheme is the scheme of the client's connection to this gateway.
+func (x *Exchange) scheme() string {
+	if x.c.tls != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// id returns the request id: a trusted proxy's, or 128 random bits in hex.
+func (x *Exchange) id() []byte {
+	if x.requestID != nil {
+		return x.requestID
+	}
+	if name := x.snap.cfg.Forwarding.RequestIDHeader; name != "" && x.trusted() {
+		if v := x.req.GetName(x.snap.requestIDName); len(v) > 0 && len(v) <= 128 {
+			x.requestID = v
+			return v
+		}
+	}
+	x.requestID = appendHex128(x.idBuf[:0], rand.Uint64(), rand.Uint64())
+	return x.requestID
+}
+
+func appendHex128(dst []byte, hi, lo uint64) []byte {
+	return appendHex64(appendHex64(dst, hi), lo)
+}
+
+func appendHex64(dst []byte, v uint64) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 60; shift >= 0; shift -= 4 {
+		dst = append(dst, digits[v>>shift&15])
+	}
+	return dst
+}
+
+// timeouts of the upstream in use.
+func (x *Exchange) limits() *config.BackendTimeouts { return &x.rt.upstream.timeouts }

@@ -1,0 +1,40 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"tickgate/internal/sock"
+)
+
+// expectWait is how long a backend may take to answer an Expect: 100-continue
+// before the body is sent all the same (RFC 9110 section 10.1.1: a client "should
+// not wait for an indefinite period", and a backend may not know the expectation).
+const expectWait = time.Second
+
+// expectContinue sends the head alone and waits for the backend's word. The body
+// follows on a 100 (readResponseHead starts the pump), or when the backend stays
+// silent; a final response means that it is not wanted.
+func (x *Exchange) expectContinue(be backendConn, fresh bool) error {
+	be.sk.ArmRead(x.readLimit(expectWait))
+	err := x.roundtrip(be, fresh)
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || be.sk.Interrupted() != sock.ReadExpired {
+		if err == nil {
+			be.sk.ArmRead(x.readLimit(x.limits().ResponseHeader))
+		}
+		return err
+	}
+	if _, ok := x.remaining(time.Now()); !ok {
+		return err
+	}
+	be.sk.Resume()
+	be.sk.ArmRead(x.readLimit(0))
+	if _, err := x.c.rw.Write(continueHead); err != nil {
+		return err
+	}
+	x.startPump(be)
+	return x.readMore(be)
+}
+
+var continueHead = []byte("HTTP/1.1 100 Continue\r\n\r\n")

@@ -1,0 +1,214 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tickgate/config"
+	"tickgate/internal/accesslog"
+	"tickgate/internal/errlog"
+	"tickgate/internal/meter"
+	"tickgate/internal/sock"
+	"tickgate/limiter"
+	"tickgate/proxy/upstream"
+)
+
+// Gateway is the running whole: listeners, the current snapshot, and what lives
+// longer than a snapshot.
+type Gateway struct {
+	// Static after New.
+	log      *errlog.Logger
+	meter    *meter.Meter
+	sweeper  *sock.Sweeper
+	registry *upstream.Registry
+	conns    *limiter.Conns
+	workers  *limiter.Gate
+	version  string
+	started  time.Time
+
+	snap     atomic.Pointer[Snapshot]
+	access   atomic.Pointer[accesslog.Logger]
+	draining atomic.Bool
+	nextID   atomic.Uint64
+
+	reloadMu  sync.Mutex // one reload or drain at a time; guards the five below
+	listeners map[string]*listener
+	reloads   uint64
+	lastLoad  time.Time
+	lastError error
+	stopped   bool
+
+	liveMu sync.Mutex
+	live   map[*clientConn]struct{}
+	empty  chan struct{} // closed when live is empty, if someone waits
+}
+
+// Options are what a Gateway needs besides its configuration.
+type Options struct {
+	Log     *errlog.Logger
+	Version string
+	// Checker probes backends; nil probes none.
+	Checker upstream.Checker
+}
+
+// New builds a gateway for cfg, which must be valid. Start makes it listen.
+func New(cfg *config.Config, o Options) (*Gateway, error) {
+	g := &Gateway{
+		log: o.Log, version: o.Version, started: time.Now(),
+		meter:     meter.New(o.Version),
+		sweeper:   sock.NewSweeper(),
+		conns:     limiter.NewConns(cfg.Connections),
+		workers:   limiter.NewGate(cfg.Workers.Max, cfg.Workers.QueueTimeout),
+		listeners: map[string]*listener{},
+		live:      map[*clientConn]struct{}{},
+	}
+	g.registry = upstream.NewRegistry(g.registryOptions(o.Checker))
+	access, err := accesslog.Open(cfg.Log.Access)
+	if err != nil {
+		return nil, err
+	}
+	g.access.Store(access)
+	g.reloadMu.Lock()
+	defer g.reloadMu.Unlock()
+	return g, g.applyLocked(cfg)
+}
+
+// Meter gives access to the metrics.
+func (g *Gateway) Meter() *meter.Meter { return g.meter }
+
+// Config returns the configuration in use.
+func (g *Gateway) CurrentConfig() *config.Config { return g.snap.Load().cfg }
+
+// ErrStopped says that the process drains, so that there is nothing to reload.
+var ErrStopped = errors.New("proxy: the gateway is stopping")
+
+// Reload goes over to cfg: all of it, or, on error, none.
+func (g *Gateway) Reload(cfg *config.Config) error {
+	g.reloadMu.Lock()
+	defer g.reloadMu.Unlock()
+	if g.stopped {
+		return ErrStopped
+	}
+	err := g.applyLocked(cfg)
+	g.lastError = err
+	if err != nil {
+		g.meter.ReloadFailed()
+		g.log.Error().Err(err).Uint64("generation", g.snap.Load().generation).Msg("reload failed, the old configuration stays")
+		return err
+	}
+	g.log.Info().Uint64("generation", g.snap.Load().generation).Msg("configuration reloaded")
+	return nil
+}
+
+// RefuseReload notes a reload whose configuration could not be read.
+func (g *Gateway) RefuseReload(err error) {
+	g.reloadMu.Lock()
+	g.lastError = err
+	g.reloadMu.Unlock()
+	g.meter.ReloadFailed()
+}
+
+// applyLocked builds a snapshot with its listeners, swaps it in and retires the old
+// one. Everything that can fail comes before the swap.
+func (g *Gateway) applyLocked(cfg *config.Config) error {
+	sets, commit, abort, err := g.registry.Build(cfg.Upstreams, cfg.Resolver)
+	if err != nil {
+		return err
+	}
+	b := &builder{gw: g, cfg: cfg, sets: sets}
+	snap, err := b.build(g.reloads + 1)
+	if err != nil {
+		abort()
+		return err
+	}
+	plan, err := g.planListeners(cfg)
+	if err != nil {
+		snap.retire()
+		abort()
+		return err
+	}
+	access, err := g.planAccessLog(cfg)
+	if err != nil {
+		plan.undo()
+		snap.retire()
+		abort()
+		return err
+	}
+	g.reloads++
+	g.lastLoad = time.Now()
+	old := g.snap.Swap(snap)
+	commit()
+	g.conns.SetOptions(cfg.Connections)
+	g.workers.SetLimits(cfg.Workers.Max, cfg.Workers.QueueTimeout, 0)
+	access()
+	plan.commit()
+	g.meter.Loaded(g.reloads, g.lastLoad)
+	if old != nil {
+		old.retire()
+	}
+	return nil
+}
+
+// planAccessLog opens the access log if its settings changed; the returned function
+// goes over to it.
+func (g *Gateway) planAccessLog(cfg *config.Config) (func(), error) {
+	old := g.snap.Load()
+	if old == nil || reflect.DeepEqual(old.cfg.Log.Access, cfg.Log.Access) {
+		return func() {}, nil
+	}
+	next, err := accesslog.Open(cfg.Log.Access)
+	if err != nil {
+		return nil, fmt.Errorf("access log: %w", err)
+	}
+	return func() {
+		if prev := g.access.Swap(next); prev != nil {
+			_ = prev.Close()
+		}
+	}, nil
+}
+
+// ReopenLogs opens log files again, after a rotation.
+func (g *Gateway) ReopenLogs() error {
+	var errs []error
+	if a := g.access.Load(); a != nil {
+		errs = append(errs, a.Reopen())
+	}
+	return errors.Join(append(errs, g.log.Reopen())...)
+}
+
+// remember registers a connection that was accepted.
+func (g *Gateway) remember(c *clientConn) {
+	g.liveMu.Lock()
+	g.live[c] = struct{}{}
+	g.liveMu.Unlock()
+}
+
+// forget takes a closed connection out of all counts.
+func (g *Gateway) forget(c *clientConn) {
+	g.conns.Release(c.peer.Addr())
+	g.meter.FDs.Client.Add(-1)
+	c.ln.meter.Closed(meter.ConnState(c.state.Load()), c.end)
+	c.ln.open.Add(-1)
+	g.liveMu.Lock()
+	delete(g.live, c)
+	if len(g.live) == 0 && g.empty != nil {
+		close(g.empty)
+		g.empty = nil
+	}
+	g.liveMu.Unlock()
+}
+
+// connections returns the open connections.
+func (g *Gateway) connections() []*clientConn {
+	g.liveMu.Lock()
+	defer g.liveMu.Unlock()
+	all := make([]*clientConn, 0, len(g.live))
+	for c := range g.live {
+		all = append(all, c)
+	}
+	return all
+}

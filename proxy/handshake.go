@@ -1,0 +1,71 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+
+	"tickgate/internal/meter"
+	"tickgate/internal/reason"
+	"tickgate/internal/sock"
+	"tickgate/tlsterm"
+)
+
+func peerOf(nc net.Conn) netip.AddrPort {
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// handshake does the TLS handshake within timeouts.handshake.
+func (c *clientConn) handshake() bool {
+	c.sk.ArmRead(c.gw.CurrentConfig().Timeouts.Handshake)
+	err := c.tls.Handshake()
+	c.sk.ArmRead(0)
+	if err == nil {
+		c.noteTLS()
+		return true
+	}
+	c.end = reason.TLSFailed
+	failure := tlsterm.FailureReason(err)
+	if c.sk.Interrupted() == sock.ReadExpired {
+		failure = tlsterm.TimedOut
+	}
+	c.gw.meter.HandshakeFailed(meter.ClassifyTLS(err))
+	if e := c.gw.log.Event(infoLevel, "tls_failed"); e != nil {
+		e.Stringer("reason", failure).Str("client", c.addrText).Str("listen", c.ln.name).Err(err).Msg("TLS handshake failed")
+	}
+	if tlsterm.PlainHTTP(err) {
+		c.end = reason.PlainOnTLS
+		c.answerPlain(err)
+	}
+	return false
+}
+
+// plainOnTLS answers plain HTTP on a TLS port.
+const plainOnTLS = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 66\r\nConnection: close\r\n\r\n" +
+	"400 Bad Request\nThis port speaks HTTPS; the request was plain HTTP\n"
+
+func (c *clientConn) answerPlain(err error) {
+	var rec tls.RecordHeaderError
+	if errors.As(err, &rec) && rec.Conn != nil {
+		_, _ = rec.Conn.Write([]byte(plainOnTLS))
+		c.tls = nil
+		c.rw = c.sk
+		c.in = make([]byte, firstBuffer)
+		c.lingerClose()
+	}
+}
+
+func (c *clientConn) noteTLS() {
+	st := c.tls.ConnectionState()
+	c.facts = tlsFacts{
+		version:    tls.VersionName(st.Version),
+		cipher:     tls.CipherSuiteName(st.CipherSuite),
+		serverName: st.ServerName,
+	}
+	c.gw.meter.Handshake(st.Version, st.DidResume)
+}

@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"net/netip"
+	"strconv"
+
+	"tickgate/internal/h1"
+)
+
+// requestHead appends the head that the backend gets. What needs no change is
+// copied as it came, whole runs of lines at once: order, case and spacing of the
+// client's fields survive.
+func (x *Exchange) requestHead(dst []byte) []byte {
+	dst = append(append(dst, x.req.Method()...), ' ')
+	dst = x.appendTarget(dst)
+	dst = append(dst, " HTTP/1.1\r\n"...)
+	dst = x.appendHost(dst)
+	dst = x.copyFields(dst)
+	dst = x.appendFraming(dst)
+	dst = x.appendForwarding(dst)
+	if ops := x.rt.reqOps; ops != nil {
+		dst = ops.append(dst, x)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// appendTarget appends the request target in origin form (RFC 9112 section 3.2.1):
+// the client's bytes, unless the route rewrites them.
+func (x *Exchange) appendTarget(dst []byte) []byte {
+	if rw := x.rt.rewrite; rw != nil && x.req.Form != h1.AsteriskForm {
+		return rw.append(dst, x)
+	}
+	if x.req.Form == h1.OriginForm || x.req.Form == h1.AsteriskForm {
+		return append(dst, x.req.Target()...)
+	}
+	return appendURI(dst, x.req.Path(), &x.req)
+}
+
+func (x *Exchange) appendHost(dst []byte) []byte {
+	dst = append(dst, "Host: "...)
+	switch h := x.rt.upstream.host; {
+	case x.rt.reqOps != nil && x.rt.reqOps.host != nil:
+		dst = x.rt.reqOps.host.append(dst, x)
+	case h == hostOfClient:
+		dst = append(dst, x.req.Host()...)
+	case h == hostOfBackend:
+		dst = append(dst, x.backend.Host()...)
+	default:
+		dst = append(dst, h...)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// Values of an upstream's `host`.
+const (
+	hostOfClient  = "client"
+	hostOfBackend = "backend"
+)
+
+// copyFields copies the fields that are passed on. Left out are those that concern
+// this connection only (RFC 9110 section 7.6.1), those written anew below, and
+// those that the route removes.
+func (x *Exchange) copyFields(dst []byte) []byte {
+	skip := x.snap.rewritten.known
+	x.snap.rewritten.dropFrom(&x.req.Head)
+	if ops := x.rt.reqOps; ops != nil {
+		skip |= ops.drop.known
+		ops.drop.dropFrom(&x.req.Head)
+	}
+	return x.req.AppendFields(dst, skip)
+}
+
+// appendFraming appends what frames the body (RFC 9112 section 6), and the
+// connection fields of an upgrade.
+func (x *Exchange) appendFraming(dst []byte) []byte {
+	switch {
+	case x.req.Chunked:
+		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+	case x.req.ContentLength >= 0:
+		dst = strconv.AppendInt(append(dst, "Content-Length: "...), x.req.ContentLength, 10)
+		dst = append(dst, "\r\n"...)
+	}
+	if x.req.Expect100 && !x.body.complete {
+		dst = append(dst, "Expect: 100-continue\r\n"...)
+	}
+	if x.upgrading() {
+		return append(dst, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
+	}
+	if x.req.TETrailers {
+		dst = append(dst, "TE: trailers\r\nConnection: TE\r\n"...)
+	}
+	return dst
+}
+
+// appendForwarding appends what the backend is told about the client. Fields of a
+// trusted proxy are extended, anyone else's were dropped.
+func (x *Exchange) appendForwarding(dst []byte) []byte {
+	f := &x.snap.cfg.Forwarding
+	trusted := x.trusted()
+	if f.XForwarded {
+		dst = x.appendXForwarded(dst, trusted)
+	}
+	if f.Forwarded {
+		dst = x.appendForwarded(dst, trusted)
+	}
+	if f.RequestIDHeader != "" {
+		dst = append(append(dst, f.RequestIDHeader...), ": "...)
+		dst = append(append(dst, x.id()...), "\r\n"...)
+	}
+	if f.Via {
+		dst = append(dst, "Via: 1.1 tickgate\r\n"...)
+	}
+	if x.snap.trace == traceExtend {
+		dst = x.appendTrace(dst)
+	}
+	return dst
+}
+
+func (x *Exchange) appendXForwarded(dst []byte, trusted bool) []byte {
+	dst = append(dst, "X-Forwarded-For: "...)
+	if trusted {
+		dst = x.appendAll(dst, h1.XForwardedFor)
+	}
+	dst = append(append(dst, x.c.addrText...), "\r\n"...)
+
+	dst = append(dst, "X-Forwarded-Proto: "...)
+	if v := x.req.Get(h1.XForwardedProto); trusted && len(v) > 0 {
+		dst = append(dst, v...)
+	} else {
+		dst = append(dst, x.scheme()...)
+	}
+	dst = append(dst, "\r\nX-Forwarded-Host: "...)
+	if v := x.req.Get(h1.XForwardedHost); trusted && len(v) > 0 {
+		dst = append(dst, v...)
+	} else {
+		dst = append(dst, x.req.Host()...)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// appendAll appends every value of a list field, each followed by ", ".
+func (x *Exchange) appendAll(dst []byte, id h1.FieldID) []byte {
+	for i := range x.req.Fields {
+		if x.req.Fields[i].ID != id {
+			continue
+		}
+		if v := x.req.Value(i); len(v) > 0 {
+			dst = append(append(dst, v...), ", "...)
+		}
+	}
+	return dst
+}
+
+// appendForwarded appends RFC 7239's field. IPv6 addresses are bracketed and so
+// quoted (section 6).
+func (x *Exchange) appendForwarded(dst []byte, trusted bool) []byte {
+	dst = append(dst, "Forwarded: "...)
+	if trusted {
+		dst = x.appendAll(dst, h1.Forwarded)
+	}
+	dst = append(dst, "for="...)
+	dst = appendNode(dst, x.clientAddr())
+	dst = append(dst, ";host=\""...)
+	dst = append(dst, x.req.Host()...)
+	dst = append(dst, "\";proto="...)
+	dst = append(dst, x.scheme()...)
+	return append(dst, "\r\n"...)
+}
+
+func appendNode(dst []byte, a netip.Addr) []byte {
+	switch {
+	case !a.IsValid():
+		return append(dst, "unknown"...)
+	case a.Is4():
+		return a.AppendTo(dst)
+	}
+	dst = append(dst, `"[`...)
+	dst = a.AppendTo(dst)
+	return append(dst, `]"`...)
+}

@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"bytes"
+	"maps"
+	"regexp"
+	"slices"
+
+	"tickgate/config"
+	"tickgate/internal/h1"
+)
+
+// nameSet is a set of field names: known ones by id, others by spelling in any case.
+type nameSet struct {
+	known h1.FieldSet
+	other [][]byte
+}
+
+func (s *nameSet) add(name string) {
+	if id := h1.LookupField([]byte(name)); id != h1.Unknown {
+		s.known |= h1.FieldsOf(id)
+		return
+	}
+	s.other = append(s.other, []byte(name))
+}
+
+// dropFrom marks the fields of the set that h1 has no id for, so that they are not
+// passed on.
+func (s *nameSet) dropFrom(h *h1.Head) {
+	for _, name := range s.other {
+		h.DropName(name)
+	}
+}
+
+// headerOps is a compiled config.HeaderOps: fields to leave out of what is passed
+// on, and fields to append.
+type headerOps struct {
+	drop nameSet
+	put  []headerPut
+	host *template // a request's `set: {Host: …}`; Host is always written first
+}
+
+type headerPut struct {
+	name  string
+	value *template
+}
+
+func compileHeaderOps(o *config.HeaderOps, re *regexp.Regexp) (*headerOps, error) {
+	if o == nil {
+		return nil, nil
+	}
+	ops := &headerOps{}
+	for _, n := range o.Remove {
+		ops.drop.add(n)
+	}
+	for _, m := range []map[string]string{o.Set, o.Add} {
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			t, err := compileTemplate(m[name], re)
+			if err != nil {
+				return nil, err
+			}
+			switch {
+			case h1.LookupField([]byte(name)) == h1.Host:
+				ops.host = t
+			case m[name] != "":
+				ops.put = append(ops.put, headerPut{name, t})
+			}
+		}
+	}
+	for n := range o.Set {
+		ops.drop.add(n)
+	}
+	return ops, nil
+}
+
+// append writes the fields to put.
+func (o *headerOps) append(dst []byte, x *Exchange) []byte {
+	for i := range o.put {
+		dst = append(append(dst, o.put[i].name...), ": "...)
+		dst = o.put[i].value.append(dst, x)
+		dst = append(dst, "\r\n"...)
+	}
+	return dst
+}
+
+func indexByte(b []byte, c byte) int { return bytes.IndexByte(b, c) }

@@ -1,0 +1,239 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tickgate/config"
+	"tickgate/internal/listen"
+	"tickgate/internal/meter"
+	"tickgate/internal/reason"
+	"tickgate/internal/sock"
+	"tickgate/limiter"
+	"tickgate/tlsterm"
+)
+
+// listener is an address accepted on, with its sockets. It lives over reloads that
+// keep its socket settings.
+type listener struct {
+	// Static.
+	gw      *Gateway
+	name    string
+	cfg     config.Listener // socket settings as opened
+	sockets []net.Listener
+	meter   *meter.Conns
+
+	tls  atomic.Pointer[tls.Config] // nil for plain
+	max  atomic.Int64               // open connections; 0 is no limit
+	gone atomic.Bool                // removed: its connections close after their request
+	open atomic.Int64
+	wg   sync.WaitGroup
+
+	store *tlsterm.Store // guarded by Gateway.reloadMu
+}
+
+// listenerPlan is what a reload will do to the listeners.
+type listenerPlan struct {
+	g      *Gateway
+	opened []*listener
+	next   map[string]*listener
+	change []func()
+}
+
+// planListeners opens what is new and prepares what changes, without touching what
+// is in use.
+func (g *Gateway) planListeners(cfg *config.Config) (*listenerPlan, error) {
+	p := &listenerPlan{g: g, next: map[string]*listener{}}
+	for i := range cfg.Listeners {
+		if err := p.add(&cfg.Listeners[i]); err != nil {
+			p.undo()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *listenerPlan) add(l *config.Listener) error {
+	old := p.g.listeners[l.Listen]
+	var prev *tlsterm.Store
+	if old != nil {
+		prev = old.store
+	}
+	store, conf, err := loadTLS(l, prev)
+	if err != nil {
+		return fmt.Errorf("listener %s: %w", l.Listen, err)
+	}
+	if old != nil && sameSockets(&old.cfg, l) {
+		p.next[l.Listen] = old
+		p.change = append(p.change, func() {
+			old.store = store
+			old.tls.Store(conf)
+			old.max.Store(int64(l.MaxConnections))
+		})
+		return nil
+	}
+	open := listen.Open
+	if old != nil || l.Share {
+		open = listen.Join
+	}
+	sockets, err := open(l)
+	if err != nil {
+		return err
+	}
+	ln := &listener{gw: p.g, name: l.Listen, cfg: *l, sockets: sockets, store: store, meter: p.g.meter.Listener(l.Listen)}
+	ln.tls.Store(conf)
+	ln.max.Store(int64(l.MaxConnections))
+	p.opened = append(p.opened, ln)
+	p.next[l.Listen] = ln
+	return nil
+}
+
+func loadTLS(l *config.Listener, prev *tlsterm.Store) (*tlsterm.Store, *tls.Config, error) {
+	if l.TLS == nil {
+		return nil, nil, nil
+	}
+	store, err := tlsterm.Load(l.TLS, prev)
+	if err != nil {
+		return nil, nil, err
+	}
+	return store, store.Config(), nil
+}
+
+// sameSockets reports whether two listeners differ at most in what can be changed
+// on open sockets.
+func sameSockets(a, b *config.Listener) bool {
+	x, y := *a, *b
+	x.TLS, y.TLS = nil, nil
+	x.MaxConnections, y.MaxConnections = 0, 0
+	return reflect.DeepEqual(x, y)
+}
+
+// undo closes what was opened.
+func (p *listenerPlan) undo() {
+	for _, ln := range p.opened {
+		for _, s := range ln.sockets {
+			_ = s.Close()
+		}
+		ln.meter.Retire()
+	}
+}
+
+// commit starts the new listeners, then ends those that are no longer wanted.
+func (p *listenerPlan) commit() {
+	for _, f := range p.change {
+		f()
+	}
+	for _, ln := range p.opened {
+		ln.start()
+		p.g.log.Info().Str("listen", ln.name).Bool("tls", ln.store != nil).Int("sockets", len(ln.sockets)).Msg("listening")
+	}
+	for name, old := range p.g.listeners {
+		if p.next[name] != old {
+			old.close()
+			p.g.log.Info().Str("listen", name).Msg("listener closed")
+		}
+	}
+	p.g.listeners = p.next
+}
+
+func (ln *listener) start() {
+	ln.gw.meter.FDs.Listener.Add(int64(len(ln.sockets)))
+	for _, s := range ln.sockets {
+		ln.wg.Add(1)
+		go ln.accept(s)
+	}
+}
+
+// close stops accepting. Connections that the kernel has completed are still
+// served; open ones close after their current request.
+func (ln *listener) close() {
+	ln.gone.Store(true)
+	for _, s := range ln.sockets {
+		_ = s.Close()
+	}
+	ln.wg.Wait()
+	ln.gw.meter.FDs.Listener.Add(-int64(len(ln.sockets)))
+	ln.meter.Retire()
+}
+
+func (g *Gateway) closeListeners(_ reason.Reason) {
+	g.reloadMu.Lock()
+	defer g.reloadMu.Unlock()
+	g.stopped = g.stopped || false
+	for _, ln := range g.listeners {
+		ln.close()
+	}
+	g.listeners = map[string]*listener{}
+}
+
+// accept takes connections from one socket until it is closed.
+func (ln *listener) accept(s net.Listener) {
+	defer ln.wg.Done()
+	var backoff listen.Backoff
+	for {
+		nc, err := s.Accept()
+		if err == nil {
+			backoff.Accepted()
+			ln.admit(nc)
+			continue
+		}
+		pause, ok := backoff.Failed(err)
+		if !ok {
+			return
+		}
+		if e := ln.gw.log.Event(errorLevel, "accept_failed"); e != nil {
+			e.Err(err).Str("listen", ln.name).Msg("cannot accept")
+		}
+		if pause > 0 {
+			time.Sleep(pause)
+		}
+	}
+}
+
+// admit applies the connection caps and starts the connection.
+func (ln *listener) admit(nc net.Conn) {
+	g := ln.gw
+	peer := peerOf(nc)
+	if g.conns.Acquire(peer.Addr()) != limiter.OK {
+		ln.refuse(nc)
+		return
+	}
+	if limit := ln.max.Load(); ln.open.Add(1) > limit && limit > 0 {
+		ln.open.Add(-1)
+		g.conns.Release(peer.Addr())
+		ln.refuse(nc)
+		return
+	}
+	c := &clientConn{gw: g, ln: ln, sk: sock.New(nc, g.sweeper), id: g.nextID.Add(1), peer: peer, since: time.Now()}
+	c.rw = c.sk
+	c.addrText = "unix:"
+	if peer.IsValid() {
+		c.addrText = peer.Addr().String()
+	}
+	c.sk.SetWatcher(c)
+	state := meter.Idle
+	if conf := ln.tls.Load(); conf != nil {
+		c.tls = tls.Server(c.sk, conf)
+		c.rw = c.tls
+		state = meter.Handshaking
+	}
+	c.state.Store(uint32(state))
+	g.meter.FDs.Client.Add(1)
+	ln.meter.Opened(state)
+	g.remember(c)
+	go c.run()
+}
+
+// refuse closes a connection beyond a cap.
+func (ln *listener) refuse(nc net.Conn) {
+	_ = nc.Close()
+	ln.gw.meter.ConnRefused(reason.TooManyConns)
+	if e := ln.gw.log.Event(warnLevel, reason.TooManyConns.String()); e != nil {
+		e.Str("listen", ln.name).Stringer("client", nc.RemoteAddr()).Msg("connection refused: a cap on connections is reached")
+	}
+}

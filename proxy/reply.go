@@ -1,0 +1,79 @@
+package proxy
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"tickgate/internal/reason"
+)
+
+// replyError answers a request that ended without a response from elsewhere. The
+// body is for people: status, reason and request id.
+func (x *Exchange) replyError() {
+	status := x.ended.Status()
+	if status == 0 || x.ended == reason.ClientGone {
+		x.status = status
+		x.keepAlive = false
+		return
+	}
+	s := x.c.scratch[:0]
+	if status == http.StatusServiceUnavailable {
+		s = append(s, "Retry-After: "...)
+		s = strconv.AppendInt(s, int64(max(1, x.retryIn/time.Second)), 10)
+		s = append(s, "\r\n"...)
+	}
+	if status == http.StatusMethodNotAllowed {
+		s = append(s, "Allow: "...)
+		s = append(s, strings.Join(x.c.allow, ", ")...)
+		s = append(s, "\r\n"...)
+	}
+	fields := len(s)
+	s = strconv.AppendInt(s, int64(status), 10)
+	s = append(append(s, ' '), http.StatusText(status)...)
+	s = append(append(s, "\nreason: "...), x.ended.String()...)
+	s = append(append(s, "\nrequest id: "...), x.id()...)
+	s = append(s, '\n')
+	x.c.scratch = s
+	x.reply(status, "text/plain; charset=utf-8", s[:fields], s[fields:])
+}
+
+// reply sends an answer of the gateway's own. fields are complete lines, or nil.
+func (x *Exchange) reply(status int, contentType string, fields, body []byte) {
+	x.status = status
+	if !x.c.mayPersist(x.snap) || !x.body.complete {
+		x.keepAlive = false
+	}
+	dst := appendStatusLine(x.out[:0], status, []byte(http.StatusText(status)))
+	if hasBody(status) {
+		dst = strconv.AppendInt(append(dst, "Content-Length: "...), int64(len(body)), 10)
+		dst = append(dst, "\r\n"...)
+	}
+	if contentType != "" && len(body) > 0 {
+		dst = append(append(append(dst, "Content-Type: "...), contentType...), "\r\n"...)
+	}
+	dst = append(dst, fields...)
+	if x.rt.resOps != nil {
+		dst = x.rt.resOps.append(dst, x)
+	}
+	dst = append(x.appendConnection(dst), "\r\n"...)
+	if hasBody(status) && string(x.req.Method()) != "HEAD" {
+		dst = append(dst, body...)
+		x.bodyBytes = int64(len(body))
+	}
+	x.out = dst
+	x.flushLast()
+}
+
+// hasBody reports whether a response with this status has a body (RFC 9110 section
+// 6.4.1).
+func hasBody(status int) bool { return status >= 200 && status != 204 && status != 304 }
+
+// since is the time since t, or 0 if t is unset.
+func since(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return time.Since(t)
+}

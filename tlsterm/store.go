@@ -1,0 +1,156 @@
+package tlsterm
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Store holds the certificates of one listener and the tls.Config that offers
+// them. It is never changed after Load: a reload builds the next one.
+type Store struct {
+	opts    Options
+	config  *tls.Config
+	tickets *ticketKeys
+	infos   []CertInfo
+
+	exact    map[string]*choice // by server name
+	wildcard map[string]*choice // by what follows the first dot
+	def      *choice            // what a client without a known name gets
+	reject   bool               // refuse unknown names
+}
+
+// choice is the certificates that answer to one name, the preferred key type
+// first: ECDSA, Ed25519, RSA; and in the order of the options among equals.
+type choice struct {
+	certs []*tls.Certificate
+}
+
+// ErrNoCertificates is returned by Load for options without a certificate.
+var ErrNoCertificates = errors.New("tls: no certificates configured (want at least one of certificates)")
+
+// Load reads all certificates and builds the store. The error joins everything that
+// is wrong, each part with its file.
+//
+// prev is the listener's store so far, or nil. If its options are equal, the new
+// store goes on with its session ticket keys, so that a reload (also one that brings
+// renewed certificates in the same files) costs clients no full handshake. Otherwise it
+// begins with new keys: a ticket must not resume what other options would refuse.
+func Load(o *Options, prev *Store) (*Store, error) {
+	s := &Store{
+		opts:     *o,
+		exact:    make(map[string]*choice),
+		wildcard: make(map[string]*choice),
+		reject:   o.UnknownName == "reject",
+	}
+	s.opts.Certificates = slices.Clone(o.Certificates)
+	minVersion, maxVersion, err := versions(o)
+	errs := []error{err}
+	if len(o.Certificates) == 0 {
+		errs = append(errs, ErrNoCertificates)
+	}
+	loaded := make([]*loadedCert, 0, len(o.Certificates))
+	for i := range o.Certificates {
+		lc, err := loadCert(&o.Certificates[i], i == 0)
+		errs = append(errs, err)
+		loaded = append(loaded, lc)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	s.index(loaded)
+	s.tickets = &ticketKeys{}
+	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) {
+		s.tickets = prev.tickets
+	}
+	s.config = s.buildConfig(minVersion, maxVersion)
+	return s, nil
+}
+
+// Config returns the configuration for tls.Server. It is shared by all connections
+// and must not be changed.
+func (s *Store) Config() *tls.Config { return s.config }
+
+// Certificates describes the certificates in the order of the options.
+func (s *Store) Certificates() []CertInfo { return s.infos }
+
+func (s *Store) buildConfig(minVersion, maxVersion uint16) *tls.Config {
+	return &tls.Config{
+		MinVersion: minVersion,
+		MaxVersion: maxVersion,
+		NextProtos: []string{"http/1.1"},
+		// Do not set Certificates here: crypto/tls would take them for a client without a server name, and
+		// could not answer an unknown one with the alert unrecognized_name.
+		GetCertificate: s.certificate,
+		WrapSession:    s.tickets.wrap,
+		UnwrapSession:  s.tickets.unwrap,
+	}
+}
+
+func versions(o *Options) (minVersion, maxVersion uint16, err error) {
+	minVersion, errMin := version("min_version", o.MinVersion, tls.VersionTLS12)
+	maxVersion, errMax := version("max_version", o.MaxVersion, tls.VersionTLS13)
+	if err := errors.Join(errMin, errMax); err != nil {
+		return 0, 0, err
+	}
+	if minVersion > maxVersion {
+		return 0, 0, fmt.Errorf("tls: min_version %s is above max_version %s", o.MinVersion, o.MaxVersion)
+	}
+	return minVersion, maxVersion, nil
+}
+
+func version(key, text string, def uint16) (uint16, error) {
+	switch text {
+	case "":
+		return def, nil
+	case "1.2":
+		return tls.VersionTLS12, nil
+	case "1.3":
+		return tls.VersionTLS13, nil
+	}
+	return 0, fmt.Errorf("tls: %s: unknown version %q (want 1.2 or 1.3)", key, text)
+}
+
+// index sorts the certificates under their names.
+func (s *Store) index(loaded []*loadedCert) {
+	s.def = &choice{}
+	for i, lc := range loaded {
+		for _, name := range lc.names {
+			if suffix, ok := strings.CutPrefix(name, "*."); ok {
+				add(s.wildcard, suffix, lc)
+			} else {
+				add(s.exact, name, lc)
+			}
+		}
+		// The default is the first certificate together with its twins of another key type.
+		if i == 0 || slices.Equal(lc.names, loaded[0].names) {
+			s.def.certs = append(s.def.certs, lc.cert)
+			lc.info.Default = true
+		}
+		s.infos = append(s.infos, lc.info)
+	}
+	s.def.sort()
+	for _, byName := range []map[string]*choice{s.exact, s.wildcard} {
+		for _, ch := range byName {
+			ch.sort()
+		}
+	}
+}
+
+func add(byName map[string]*choice, name string, lc *loadedCert) {
+	ch := byName[name]
+	if ch == nil {
+		ch = &choice{}
+		byName[name] = ch
+	}
+	ch.certs = append(ch.certs, lc.cert)
+}
+
+func (ch *choice) sort() {
+	slices.SortStableFunc(ch.certs, func(a, b *tls.Certificate) int {
+		return keyRank(a) - keyRank(b)
+	})
+}
