@@ -7,7 +7,8 @@ import (
 
 // expandEnv replaces ${NAME} and ${NAME:-default} by environment variables. Only
 // names in [A-Z_][A-Z0-9_]* are taken: ${client_addr} is a request variable and
-// stays. "$${NAME}" is the text "${NAME}". As in a shell, the default applies if
+// stays. "$${NAME}" is the text "${NAME}"; in a template, which reads "$$" as a
+// dollar sign of its own, the text is "$$${NAME}". As in a shell, the default applies if
 // the variable is unset or empty.
 //
 // used holds the names that were replaced. It works on one scalar after parsing,

@@ -143,7 +143,11 @@ func boundsOf(tag reflect.StructTag) bounds {
 // check returns what is wanted instead, or "" if v is within the bounds.
 func (b bounds) check(v reflect.Value, text string) string {
 	if len(b.enum) > 0 && !slices.Contains(b.enum, text) {
-		return "one of " + strings.Join(b.enum, ", ") + didYouMean(text, b.enum)
+		want := "one of " + strings.Join(b.enum, ", ")
+		if isNumber(text) {
+			return want // 500 is not a mistyped 502
+		}
+		return want + didYouMean(text, b.enum)
 	}
 	low, high := b.compare(v, b.min) < 0, b.compare(v, b.max) > 0
 	switch {

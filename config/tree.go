@@ -175,6 +175,7 @@ func sourceLine(src []byte, line int) string {
 type builder struct {
 	file    string
 	anchors map[string]*node // nil while the anchor's own value is being built
+	tooBig  *position        // where aliases have multiplied the values beyond maxNodes
 }
 
 func (b *builder) document(f *ast.File) (*node, error) {
@@ -185,6 +186,9 @@ func (b *builder) document(f *ast.File) (*node, error) {
 			continue
 		}
 		n := b.build(doc.Body)
+		if b.tooBig != nil {
+			return nil, &syntaxError{*b.tooBig, fmt.Sprintf("aliases expand to more than %d values", maxNodes)}
+		}
 		if seen {
 			return nil, &syntaxError{n.pos, "a second document: a file holds one only (remove the ---)"}
 		}
@@ -332,12 +336,16 @@ func (b *builder) mergeKey(out *node, index map[string]int, mv *ast.MappingValue
 	}
 }
 
-// bounded replaces a node by an error once aliases have multiplied it too far.
+// bounded notes when aliases have multiplied the values too far, and cuts them
+// off, so that the sizes above cannot overflow.
 func (b *builder) bounded(n *node) *node {
 	if n.size <= maxNodes {
 		return n
 	}
-	return &node{kind: kindBroken, pos: n.pos, text: fmt.Sprintf("aliases expand to more than %d values", maxNodes), size: 1}
+	if b.tooBig == nil {
+		b.tooBig = &n.pos
+	}
+	return &node{kind: kindNull, pos: n.pos, size: 1}
 }
 
 // keyToken returns the token of a key, also of one written "? key".
@@ -381,8 +389,6 @@ func isBare(text string) bool {
 	switch strings.ToLower(text) {
 	case "true", "false":
 		return true
-	case "":
-		return false
 	}
-	return len(text) <= 24 && strings.Trim(text, "+-0123456789._eExXoabcdfABCDF") == "" && strings.ContainsAny(text[:min(2, len(text))], "0123456789")
+	return isNumber(text)
 }

@@ -27,7 +27,7 @@ func (v *validator) validate() {
 	for _, name := range slices.Sorted(maps.Keys(v.cfg.Upstreams)) {
 		path := join("upstreams", name)
 		v.upstream(path, name, v.cfg.Upstreams[name])
-		if !used[name] {
+		if !used[name] && !v.hasBroken("routes") {
 			v.warn(path, "no route uses this upstream")
 		}
 	}
@@ -82,6 +82,16 @@ func (v *validator) isSet(path string) bool {
 
 // isBroken reports whether the decoder refused the value.
 func (v *validator) isBroken(path string) bool { return v.d.bad[path] }
+
+// hasBroken reports whether the decoder refused the value or anything in it.
+func (v *validator) hasBroken(path string) bool {
+	for bad := range v.d.bad {
+		if rest, ok := strings.CutPrefix(bad, path); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+			return true
+		}
+	}
+	return false
+}
 
 // parentPath removes the last key or index. Inside a quoted key it stops at an odd
 // place; such a path is in no map, and the next step gets past it.
@@ -187,12 +197,13 @@ func (v *validator) descriptors() {
 	if !known {
 		return
 	}
-	clients, capped := uint64(v.cfg.Connections.Max), "connections.max"
+	clients, shown := uint64(v.cfg.Connections.Max), fmt.Sprintf("%d clients", v.cfg.Connections.Max)
 	if clients == 0 {
+		// Nothing bounds the clients. What is left for them is what the listeners say, if anything.
 		for _, l := range v.cfg.Listeners {
 			clients += uint64(l.MaxConnections)
 		}
-		capped = "listeners' max_connections"
+		shown = "any number of clients (connections.max is 0)"
 	}
 	backends := uint64(0)
 	for name, u := range v.cfg.Upstreams {
@@ -206,8 +217,8 @@ func (v *validator) descriptors() {
 	if v.isSet("connections.max") {
 		path = "connections.max"
 	}
-	v.warn(path, "the limits allow %d open files, but the process may open %d (RLIMIT_NOFILE): %d clients (%s) and %d backend connections (servers × pool.max_conns × tags)",
-		need, limit, clients, capped, backends)
+	v.warn(path, "the process may open %d files (RLIMIT_NOFILE), but the limits allow %d: %s and %d connections to backends (servers × pool.max_conns × route tags)",
+		limit, need, shown, backends)
 }
 
 // tagsOf returns the route tags under which an upstream is used.

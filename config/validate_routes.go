@@ -26,15 +26,27 @@ func (v *validator) routes() (used map[string]bool) {
 		re := v.match(path, r)
 		v.action(path, r, upstreams)
 		v.changes(path, r, re)
-		key := matchKey(r)
-		if first, again := matched[key]; again {
-			v.warn(path, "is never reached: routes[%d] (line %d) matches the same requests", first, v.place(fmt.Sprintf("routes[%d]", first)).line)
-			continue
+		if v.hasBroken(path) {
+			continue // what it would match is not known
 		}
-		matched[key] = i
+		v.shadowed(path, i, r, matched)
 	}
 	v.routeNames()
 	return used
+}
+
+// shadowed warns about a route that an earlier one keeps all requests from: one for
+// the same host and path that has the same conditions, or none. matched holds the
+// first route of each kind.
+func (v *validator) shadowed(path string, i int, r *Route, matched map[string]int) {
+	place, conditions := matchKey(r)
+	for _, key := range []string{place, place + conditions} {
+		if first, again := matched[key]; again {
+			v.warn(path, "is never reached: routes[%d] (line %d) matches the same requests", first, v.place(fmt.Sprintf("routes[%d]", first)).line)
+			return
+		}
+	}
+	matched[place+conditions] = i
 }
 
 // match judges what a route matches, and returns its regular expression.
@@ -208,8 +220,10 @@ func (v *validator) static(path string, s *StaticResponse) {
 func (v *validator) rewrite(path string, r *Route) {
 	rw := r.Rewrite
 	names := []string{"strip_prefix", "replace_prefix", "path"}
-	set := setKeys(names, rw.StripPrefix != "", v.isSet(path+".replace_prefix"), rw.Path != "")
+	set := setKeys(names, rw.StripPrefix != "", rw.ReplacePrefix != "", rw.Path != "")
 	switch {
+	case len(set) == 0 && v.isSet(path+".replace_prefix"):
+		v.fail(path+".replace_prefix", "must not be empty (strip_prefix removes a prefix)")
 	case len(set) == 0:
 		v.fail(path, "one of strip_prefix, replace_prefix and path is needed")
 	case len(set) > 1:
@@ -217,16 +231,17 @@ func (v *validator) rewrite(path string, r *Route) {
 	}
 	v.requestPath(path+".strip_prefix", rw.StripPrefix)
 	v.requestPath(path+".replace_prefix", rw.ReplacePrefix)
-	if rw.Path != "" && rw.Path[0] != '/' && rw.Path[0] != '$' {
+	switch {
+	case rw.Path == "":
+	case rw.Path[0] != '/' && rw.Path[0] != '$':
 		v.wrong(path+".path", rw.Path, "a path that begins with /")
-	}
-	if strings.ContainsAny(rw.Path, "?#") {
+	case strings.ContainsAny(rw.Path, "?#"):
 		v.wrong(path+".path", rw.Path, "a path without query or fragment (the query is kept)")
 	}
-	if v.isSet(path+".replace_prefix") && r.Path == "" && r.PathExact == "" {
+	if rw.ReplacePrefix != "" && r.Path == "" && r.PathExact == "" {
 		v.fail(path+".replace_prefix", "needs the route's path or path_exact, whose match it replaces")
 	}
-	if rw.StripPrefix != "" && r.Path != "" && !strings.HasPrefix(r.Path, rw.StripPrefix) && !strings.HasPrefix(rw.StripPrefix, r.Path) {
+	if strings.HasPrefix(rw.StripPrefix, "/") && r.Path != "" && !strings.HasPrefix(r.Path, rw.StripPrefix) && !strings.HasPrefix(rw.StripPrefix, r.Path) {
 		v.warn(path+".strip_prefix", "never matches, since the route's path is %q", r.Path)
 	}
 }
@@ -303,19 +318,24 @@ func isFieldValue(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }
 
-// matchKey is equal for routes that match the same requests.
-func matchKey(r *Route) string {
+// matchKey returns texts that are equal for routes of the same host and path, and
+// for routes of the same methods and headers; the latter is empty without any.
+func matchKey(r *Route) (place, conditions string) {
+	path := r.Path
+	if path == "" && r.PathExact == "" && r.PathRegex == "" {
+		path = "/" // every path begins so
+	}
+	place = fmt.Sprintf("%q %q %q %q", r.Host, path, r.PathExact, r.PathRegex)
+	if len(r.Methods) == 0 && len(r.Headers) == 0 {
+		return place, ""
+	}
 	methods := slices.Sorted(slices.Values(r.Methods))
 	headers := make([]string, len(r.Headers))
 	for i, h := range r.Headers {
 		headers[i] = fmt.Sprintf("%q %q %q %t", strings.ToLower(h.Name), h.Value, h.Regex, h.Not)
 	}
 	slices.Sort(headers)
-	path := r.Path
-	if path == "" && r.PathExact == "" && r.PathRegex == "" {
-		path = "/" // every path begins so
-	}
-	return fmt.Sprintf("%q %q %q %q %q %q", r.Host, path, r.PathExact, r.PathRegex, slices.Compact(methods), slices.Compact(headers))
+	return place, fmt.Sprintf("%q %q", slices.Compact(methods), slices.Compact(headers))
 }
 
 // routeNames gives each route without a name one made of host and path, and makes

@@ -116,7 +116,7 @@ func TestProbeMatching(t *testing.T) {
 	f(Options{Method: "HEAD"}, OK, "ok")
 	f(Options{Method: "POST", BodyContains: "POST /"}, OK, "ok")
 	f(Options{Method: "OPTIONS", BodyContains: "OPTIONS /"}, OK, "ok")
-	f(Options{Type: "tcp", Path: "/busy"}, OK, "ok")
+	f(Options{Type: "tcp", Path: "/busy", Status: "none"}, OK, "ok")
 }
 
 func TestProbeAnswers(t *testing.T) {

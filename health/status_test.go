@@ -77,6 +77,7 @@ func TestValidate(t *testing.T) {
 	f(Options{})
 	f(Options{Path: "/healthz?full=1", Status: "200", BodyRegex: "^ok$", Host: "be.example:80"})
 	f(Options{Method: "OPTIONS", Path: "*"})
+	f(Options{Type: "tcp", Status: "2xx", BodyRegex: "(", Path: "x", Host: " "}) // looks at none of them
 	f(Options{Status: "2xx"}, "status: ", `"2xx"`)
 	f(Options{BodyRegex: "("}, "body_regex: ")
 	f(Options{Path: "healthz"}, "path: ", "does not begin with /")

@@ -166,7 +166,6 @@ func (c *clientConn) headCut(snap *Snapshot) bool {
 // where the next request would begin is unknown.
 func (c *clientConn) refuse(snap *Snapshot, r reason.Reason) {
 	c.x.begin(snap, time.Now())
-	c.x.rt = snap.noRoute
 	c.x.keepAlive = false
 	c.x.ended = r
 	c.x.replyError()

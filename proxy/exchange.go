@@ -41,7 +41,7 @@ type Exchange struct {
 	// The answer.
 	status    int
 	ended     reason.Reason
-	started   bool // some of the final response may have reached the client
+	started   bool  // some of the final response may have reached the client
 	bodyBytes int64 // sent, without heads and framing
 	keepAlive bool
 	upgraded  bool          // the connection became a tunnel
@@ -59,7 +59,7 @@ type Exchange struct {
 func (x *Exchange) begin(snap *Snapshot, now time.Time) {
 	x.snap = snap
 	x.start = now
-	x.rt, x.up, x.backend = nil, nil, nil
+	x.rt, x.up, x.backend = snap.noRoute, nil, nil
 	x.captures = nil
 	x.phases = meter.Phases{}
 	x.att = attempt{}

@@ -34,6 +34,9 @@ type Gateway struct {
 	access   atomic.Pointer[accesslog.Logger]
 	draining atomic.Bool
 	nextID   atomic.Uint64
+	expiries atomic.Pointer[[]expiry]
+
+	droppedBefore atomic.Uint64 // by access logs that a reload replaced
 
 	reloadMu  sync.Mutex // one reload or drain at a time; guards the five below
 	listeners map[string]*listener
@@ -72,6 +75,8 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g.access.Store(access)
+	g.expiries.Store(&[]expiry{})
+	g.registerMetrics()
 	g.reloadMu.Lock()
 	defer g.reloadMu.Unlock()
 	return g, g.applyLocked(cfg)
@@ -80,7 +85,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 // Meter gives access to the metrics.
 func (g *Gateway) Meter() *meter.Meter { return g.meter }
 
-// Config returns the configuration in use.
+// CurrentConfig returns the configuration in use.
 func (g *Gateway) CurrentConfig() *config.Config { return g.snap.Load().cfg }
 
 // ErrStopped says that the process drains, so that there is nothing to reload.
@@ -142,10 +147,12 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	g.lastLoad = time.Now()
 	old := g.snap.Swap(snap)
 	commit()
+	g.registry.KeepTags(snap.tags()...)
 	g.conns.SetOptions(cfg.Connections)
 	g.workers.SetLimits(cfg.Workers.Max, cfg.Workers.QueueTimeout, 0)
 	access()
 	plan.commit()
+	g.noteExpiriesLocked()
 	g.meter.Loaded(g.reloads, g.lastLoad)
 	if old != nil {
 		old.retire()
@@ -167,6 +174,7 @@ func (g *Gateway) planAccessLog(cfg *config.Config) (func(), error) {
 	return func() {
 		if prev := g.access.Swap(next); prev != nil {
 			_ = prev.Close()
+			g.droppedBefore.Add(prev.Dropped())
 		}
 	}, nil
 }

@@ -78,7 +78,7 @@ type router struct {
 
 // suffixTable serves hosts that end in suffix, which begins with a dot.
 type suffixTable struct {
-	suffix string
+	suffix []byte
 	table  *pathTable
 }
 
@@ -105,7 +105,7 @@ func newRouter(routes []*route) *router {
 		}
 	}
 	for s, t := range suffixes {
-		r.suffixes = append(r.suffixes, suffixTable{s, t})
+		r.suffixes = append(r.suffixes, suffixTable{[]byte(s), t})
 	}
 	slices.SortFunc(r.suffixes, func(a, b suffixTable) int { return len(b.suffix) - len(a.suffix) })
 	return r
@@ -146,31 +146,38 @@ func (x *Exchange) route() bool {
 		return x.fail(reason.BadTarget)
 	}
 	var miss methodMiss
-	r := x.snap.router
-	host := x.c.lowerHost(x.req.Host())
-	if t := r.exact[string(host)]; t != nil {
-		x.rt = t.find(x, &miss)
+	rt := x.snap.router.find(x, &miss)
+	if rt == nil && miss.methods != nil {
+		x.c.allow = miss.methods
+		return x.fail(reason.MethodNotAllowed)
 	}
-	for i := 0; x.rt == nil && i < len(r.suffixes); i++ {
-		if bytes.HasSuffix(host, []byte(r.suffixes[i].suffix)) {
-			x.rt = r.suffixes[i].table.find(x, &miss)
-		}
-	}
-	if x.rt == nil {
-		x.rt = r.any.find(x, &miss)
-	}
-	if x.rt == nil {
-		x.rt = x.snap.noRoute
-		if miss.methods != nil {
-			x.c.allow = miss.methods
-			return x.fail(reason.MethodNotAllowed)
-		}
+	if rt == nil {
 		return x.fail(reason.NoRoute)
 	}
-	if x.rt.captures {
+	x.rt = rt
+	if rt.captures {
 		x.captures = x.rt.pathRegex.FindSubmatchIndex(x.path)
 	}
 	return true
+}
+
+// find looks through the hosts, the narrowest first.
+func (r *router) find(x *Exchange, miss *methodMiss) *route {
+	host := x.c.lowerHost(x.req.Host())
+	if t := r.exact[string(host)]; t != nil {
+		if rt := t.find(x, miss); rt != nil {
+			return rt
+		}
+	}
+	for i := range r.suffixes {
+		if !bytes.HasSuffix(host, r.suffixes[i].suffix) {
+			continue
+		}
+		if rt := r.suffixes[i].table.find(x, miss); rt != nil {
+			return rt
+		}
+	}
+	return r.any.find(x, miss)
 }
 
 // methodMiss remembers the methods of a route that all but its method matched.

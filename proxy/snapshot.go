@@ -159,6 +159,15 @@ func defaultName(r *config.Route) string {
 	return r.Host + cmp.Or(r.PathExact, r.PathRegex, r.Path, "/")
 }
 
+// tags are the route tags in use.
+func (s *Snapshot) tags() []string {
+	tags := make([]string, 0, len(s.routes))
+	for _, rt := range s.routes {
+		tags = append(tags, rt.tag)
+	}
+	return tags
+}
+
 // retire gives back what the snapshot holds of things that outlive it.
 func (s *Snapshot) retire() {
 	for _, rt := range s.routes {

@@ -50,9 +50,8 @@ type loadedCert struct {
 	info  CertInfo
 }
 
-// loadCert reads one certificate and its key. The first one needs no name, since it
-// is the default.
-func loadCert(c *Certificate, first bool) (*loadedCert, error) {
+// loadCert reads one certificate and its key.
+func loadCert(c *Certificate) (*loadedCert, error) {
 	certPEM, errCert := readPEM(c.CertFile, "certificate", isCert)
 	keyPEM, errKey := readPEM(c.KeyFile, "private key", isKey)
 	names, errNames := cleanNames(c)
@@ -69,10 +68,16 @@ func loadCert(c *Certificate, first bool) (*loadedCert, error) {
 	if len(c.Names) == 0 {
 		names = normalize(cert.Leaf.DNSNames)
 	}
-	if len(names) == 0 && !first {
-		return nil, fmt.Errorf("certificate %q holds no DNS name and has no names configured, so no client could ever get it", c.CertFile)
-	}
 	return &loadedCert{cert: &cert, names: names, info: describe(c.CertFile, names, &cert)}, nil
+}
+
+// unreachable finds a certificate without a name that is neither the default nor its
+// twin of another key type. Either may be nil, if it could not be loaded.
+func unreachable(lc, first *loadedCert) error {
+	if lc == nil || first == nil || len(lc.names) > 0 || len(first.names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("certificate %q holds no DNS name and has no names configured, so no client could ever get it", lc.info.CertFile)
 }
 
 func isCert(blockType string) bool { return blockType == "CERTIFICATE" }

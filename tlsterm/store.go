@@ -54,9 +54,9 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	}
 	loaded := make([]*loadedCert, 0, len(o.Certificates))
 	for i := range o.Certificates {
-		lc, err := loadCert(&o.Certificates[i], i == 0)
-		errs = append(errs, err)
+		lc, err := loadCert(&o.Certificates[i])
 		loaded = append(loaded, lc)
+		errs = append(errs, err, unreachable(lc, loaded[0]))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

@@ -23,8 +23,10 @@ const (
 	lineShare = 1 << 10
 	// minBytes is the room that even a small buffer has, so that a long line fits.
 	minBytes = 1 << 20
-	// keepBytes is the largest buffer that is kept for reuse.
-	keepBytes = 1 << 20
+	// keepBytes is the size up to which a buffer is kept for reuse even when it is hardly used.
+	keepBytes = 256 << 10
+	// trimTicks is the number of flush intervals after which larger ones are looked at.
+	trimTicks = 20
 	// stuckAfter is how long Close, Flush and Reopen wait for an output that does not take
 	// its bytes.
 	stuckAfter = 2 * time.Second

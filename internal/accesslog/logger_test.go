@@ -351,6 +351,37 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
+func TestLargeBuffersAreLetGo(t *testing.T) {
+	s := &shard{maxLines: 1 << 20, maxBytes: 1 << 30}
+	turn := func(n int) {
+		t.Helper()
+		if taken, _ := s.appendLocked(make([]byte, n)); !taken {
+			t.Fatal("no room")
+		}
+		s.giveBack(s.take())
+	}
+	check := func(step string, large bool) {
+		t.Helper()
+		if got := cap(s.buf) > keepBytes && cap(s.spare) > keepBytes; got != large {
+			t.Errorf("%s: %d and %d bytes are kept, want large buffers: %t", step, cap(s.buf), cap(s.spare), large)
+		}
+	}
+	turn(4 * keepBytes)
+	turn(4 * keepBytes)
+	s.trim()
+	check("they were used", true)
+	turn(100)
+	turn(2 * keepBytes)
+	s.trim()
+	check("one was used by half", true)
+	turn(100)
+	s.trim()
+	check("neither was used", false)
+	if s.buf != nil || s.spare != nil {
+		t.Error("one is left")
+	}
+}
+
 // TestPipeThatNobodyReads fills a real pipe.
 func TestPipeThatNobodyReads(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "fifo")
@@ -434,8 +465,9 @@ type nullOutput struct{ n int }
 func (o *nullOutput) Write(p []byte) (int, error) { o.n += len(p); return len(p), nil }
 func (o *nullOutput) Close() error                { return nil }
 
-// BenchmarkLog is what a line costs a request, formatting included: about 400 ns for either
-// format, and no more when two processors are at it.
+// BenchmarkLog is what a line costs a request, formatting included: about 480 ns as JSON of
+// 560 bytes and 260 ns as "combined". Two goroutines that do nothing but log, millions of lines
+// a second, leave the writer no processor to run on, so some of theirs are dropped.
 func BenchmarkLog(b *testing.B) {
 	for _, f := range []string{"json", "combined"} {
 		for _, goroutines := range []int{1, 2} {
@@ -458,7 +490,7 @@ func benchmarkLog(b *testing.B, format string, goroutines int) {
 			r := sample()
 			r.Time = time.Now()
 			r.Header = (&headers{[]byte("Basic YTpi")}).peek
-			for range b.N {
+			for range b.N/goroutines + 1 {
 				l.Log(r)
 			}
 		})
@@ -471,5 +503,5 @@ func benchmarkLog(b *testing.B, format string, goroutines int) {
 	if out.n == 0 {
 		b.Fatal("nothing was written")
 	}
-	b.ReportMetric(float64(l.Dropped())/float64(b.N*goroutines), "dropped/op")
+	b.ReportMetric(float64(l.Dropped())/float64(b.N), "dropped/op")
 }

@@ -26,6 +26,7 @@ type shard struct {
 	writing int    // lines that the writer goroutine holds
 	held    int    // and their bytes
 	spare   []byte // the buffer that the writer gave back
+	peak    int    // most bytes in a buffer since the last trim
 	closed  bool
 
 	_ [64]byte // keeps the next shard's mutex off this cache line
@@ -58,13 +59,26 @@ func (s *shard) take() []byte {
 
 // giveBack returns the buffer that take gave, when its lines are written.
 func (s *shard) giveBack(buf []byte) {
-	if cap(buf) > keepBytes {
-		buf = nil
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spare = buf[:0]
 	s.writing, s.held = 0, 0
+	s.spare = buf[:0]
+	s.peak = max(s.peak, len(buf))
+}
+
+// trim lets go of large buffers that were hardly used since the last trim: the burst that
+// they grew in is over.
+func (s *shard) trim() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := max(keepBytes, 4*s.peak)
+	if cap(s.spare) > room {
+		s.spare = nil
+	}
+	if len(s.buf) == 0 && cap(s.buf) > room {
+		s.buf = nil
+	}
+	s.peak = 0
 }
 
 func (s *shard) close() {
@@ -85,10 +99,14 @@ func (l *Logger) write(every time.Duration) {
 	defer close(l.done)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	ticks := 0
 	for {
 		select {
 		case <-tick.C:
 			l.flush()
+			if ticks++; ticks%trimTicks == 0 {
+				l.trim()
+			}
 		case <-l.wake:
 			l.flush()
 		case f := <-l.todo:
@@ -110,6 +128,12 @@ func (l *Logger) flush() {
 			l.writeLines(buf)
 		}
 		s.giveBack(buf)
+	}
+}
+
+func (l *Logger) trim() {
+	for i := range l.shards {
+		l.shards[i].trim()
 	}
 }
 

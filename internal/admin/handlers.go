@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http/pprof"
 	"net/netip"
 	"net/url"
 	"runtime/debug"
@@ -13,6 +14,7 @@ import (
 	"github.com/fasthttp/router"
 	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttpadaptor"
 	"github.com/valyala/fasthttp/pprofhandler"
 )
 
@@ -40,7 +42,8 @@ func (s *Server) endpoints() []endpoint {
 		{"GET", "/metrics", "metrics in the Prometheus text format", fasthttp.CompressHandler(s.serveMetrics)},
 		{"GET", healthzPath, "200 while the process runs; needs no token", serveHealthz},
 		{"GET", readyzPath, "200 while requests are taken, 503 otherwise; needs no token", s.serveReadyz},
-		{"GET", "/debug/pprof/{profile:*}", "profiles for go tool pprof", pprofhandler.PprofHandler},
+		{"GET", "/debug/pprof/", "list of the profiles", pprofIndex},
+		{"GET", "/debug/pprof/{profile}", "one profile, for go tool pprof", pprofhandler.PprofHandler},
 		{"GET", "/api/v1/status", "version, uptime, generation, last reload", s.show(s.gateway.Status)},
 		{"GET", "/api/v1/config", "the configuration in use", s.show(s.gateway.Config)},
 		{"GET", "/api/v1/routes", "routes, in the order in which they are tried", s.show(s.gateway.Routes)},
@@ -52,11 +55,14 @@ func (s *Server) endpoints() []endpoint {
 	}
 }
 
+// pprofIndex serves what pprofhandler.PprofHandler, which answers 404 to every path with a
+// final slash, does not.
+var pprofIndex = fasthttpadaptor.NewFastHTTPHandlerFunc(pprof.Index)
+
 func (s *Server) newRouter() *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash = false
 	r.RedirectFixedPath = false
-	r.HandleOPTIONS = false
 	r.NotFound = func(rc *fasthttp.RequestCtx) {
 		writeError(rc, fasthttp.StatusNotFound, "no such endpoint (GET / lists them)")
 	}

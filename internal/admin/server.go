@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"net"
 	"time"
@@ -39,6 +40,7 @@ type Options struct {
 // Server is a running admin endpoint.
 type Server struct {
 	// Static after construction.
+	ln       net.Listener
 	gateway  Gateway
 	opts     Options
 	log      *errlog.Logger
@@ -57,6 +59,7 @@ type Server struct {
 // Serve serves the admin endpoint on ln until Shutdown.
 func Serve(ln net.Listener, gateway Gateway, opts Options) *Server {
 	s := &Server{
+		ln:        ln,
 		gateway:   gateway,
 		opts:      opts,
 		log:       opts.Log,
@@ -79,13 +82,13 @@ func Serve(ln net.Listener, gateway Gateway, opts Options) *Server {
 		NoDefaultServerHeader: true,
 		CloseOnShutdown:       true,
 	}
-	go s.serve(ln)
+	go s.serve()
 	return s
 }
 
-func (s *Server) serve(ln net.Listener) {
+func (s *Server) serve() {
 	defer close(s.done)
-	s.err = s.http.Serve(ln)
+	s.err = s.http.Serve(s.ln)
 }
 
 // Done is closed when the endpoint no longer serves, after Shutdown or a failed accept.
@@ -94,9 +97,15 @@ func (s *Server) Done() <-chan struct{} { return s.done }
 // Err returns why serving ended, nil after Shutdown. It is valid once Done is closed.
 func (s *Server) Err() error { return s.err }
 
-// Shutdown stops accepting and waits for the requests in flight until ctx ends.
+// Shutdown stops accepting and waits for the requests in flight until ctx ends. It may be
+// called more than once.
 func (s *Server) Shutdown(ctx context.Context) error {
-	if err := s.http.ShutdownWithContext(ctx); err != nil {
+	err := s.http.ShutdownWithContext(ctx)
+	// fasthttp does nothing if it is told to stop before it has begun to serve.
+	if lnErr := s.ln.Close(); lnErr != nil && !errors.Is(lnErr, net.ErrClosed) {
+		err = errors.Join(err, lnErr)
+	}
+	if err != nil {
 		return err
 	}
 	select {

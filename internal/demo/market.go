@@ -15,8 +15,14 @@ var listed = []struct {
 	symbol string
 	open   float64
 }{
-	{"BTC-USD", 97250}, {"ETH-USD", 3410}, {"SOL-USD", 187.4}, {"EUR-USD", 1.0842},
-	{"AAPL", 231.3}, {"MSFT", 428.9}, {"NVDA", 142.6}, {"TSLA", 341.2},
+	{"BTC-USD", 97250},
+	{"ETH-USD", 3410},
+	{"SOL-USD", 187.4},
+	{"EUR-USD", 1.0842},
+	{"AAPL", 231.3},
+	{"MSFT", 428.9},
+	{"NVDA", 142.6},
+	{"TSLA", 341.2},
 }
 
 // Quote is one price of one symbol, as JSON over HTTP, SSE and WebSocket.

@@ -16,7 +16,7 @@ const (
 // Chunked decodes one body in the chunked transfer coding (RFC 9112 section 7.1). The zero
 // value is ready to decode a request's; Reset makes it ready for the next.
 type Chunked struct {
-	// MaxTrailer is the largest trailer section in bytes; 0 is 8 KiB.
+	// MaxTrailer is the largest trailer section in bytes, without the empty line; 0 is 8 KiB.
 	MaxTrailer int
 	// Response makes errors BadBackendFraming in place of BadChunk.
 	Response bool

@@ -173,7 +173,7 @@ var (
 	// forwarding fields are believed by backends because the gateway sets them.
 	forwarding = FieldsOf(XForwardedFor, XForwardedProto, XForwardedHost, XForwardedPort, Forwarded, XRequestID, XRealIP)
 	// readEarly are looked into as soon as their line is whole.
-	readEarly = FieldsOf(ContentLength, TransferEncoding, Connection, Upgrade, TE)
+	readEarly = FieldsOf(ContentLength, TransferEncoding, Connection, Upgrade, TE, Trailer)
 )
 
 // fieldKey is a name as two overlapping words: the first and the last eight

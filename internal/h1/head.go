@@ -391,6 +391,19 @@ func (h *Head) readEarly(buf []byte, f *Field, again bool) reason.Reason {
 		for item, rest, ok := nextItem(value); ok; item, rest, ok = nextItem(rest) {
 			h.TETrailers = h.TETrailers || equalFold(item, "trailers")
 		}
+	case Trailer:
+		return judgeTrailer(value)
+	}
+	return reason.OK
+}
+
+// judgeTrailer refuses the announcement of framing fields as trailers, as Chunked refuses them
+// there: strict parsers end a message that announces them.
+func judgeTrailer(value []byte) reason.Reason {
+	for item, rest, ok := nextItem(value); ok; item, rest, ok = nextItem(rest) {
+		if id := LookupField(item); framing.Has(id) || id == Trailer {
+			return reason.BadHeaderValue
+		}
 	}
 	return reason.OK
 }

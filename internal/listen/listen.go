@@ -29,27 +29,32 @@ import (
 // The address must be free: although SO_REUSEPORT would let a second process of the same
 // user in, which would silently take half of the connections, Open fails then. See Join.
 func Open(l *config.Listener) ([]net.Listener, error) {
-	return open(l, checkFree)
+	return open(l, exclusive)
 }
 
 // Join is Open for an address that this process, or one that it replaces, listens on
-// already: while one set of sockets takes the place of another, both accept. Nothing but
-// SO_REUSEPORT is asked, which the older sockets need as well and have if Open made them. A
-// Unix socket is taken over: from then on, clients reach the new one.
+// already: while one set of sockets takes the place of another, both accept. It asks for no
+// more than SO_REUSEPORT, which the older sockets need as well and have if Open made them. The
+// file of a Unix socket is replaced in one step: from then on, clients reach the new one.
 func Join(l *config.Listener) ([]net.Listener, error) {
-	return open(l, func(string, *net.TCPAddr) error { return nil })
+	return open(l, joining)
 }
 
-// checker decides whether an address may be bound.
-type checker func(network string, addr *net.TCPAddr) error
+// sharing says whether others may listen on an address that is to be opened.
+type sharing uint8
 
-func open(l *config.Listener, check checker) ([]net.Listener, error) {
+const (
+	exclusive sharing = iota
+	joining
+)
+
+func open(l *config.Listener, how sharing) ([]net.Listener, error) {
 	var lns []net.Listener
 	var err error
 	if path, ok := strings.CutPrefix(l.Listen, "unix:"); ok {
-		lns, err = openUnix(l, path)
+		lns, err = openUnix(l, path, how)
 	} else {
-		lns, err = openTCP(l, check)
+		lns, err = openTCP(l, how)
 	}
 	if err != nil {
 		return nil, explain(l.Listen, err)
@@ -57,14 +62,14 @@ func open(l *config.Listener, check checker) ([]net.Listener, error) {
 	return lns, nil
 }
 
-func openTCP(l *config.Listener, check checker) ([]net.Listener, error) {
+func openTCP(l *config.Listener, how sharing) ([]net.Listener, error) {
 	network, addr, err := resolve(l.Listen)
 	if err != nil {
 		return nil, err
 	}
 	// The kernel finds a free port for 0, and a check would only tell about another one.
-	if addr.Port != 0 {
-		if err := check(network, addr); err != nil {
+	if how == exclusive && addr.Port != 0 {
+		if err := checkFree(network, addr); err != nil {
 			return nil, err
 		}
 	}

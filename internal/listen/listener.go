@@ -23,6 +23,7 @@ type Listener struct {
 	// Static after construction.
 	inner   inner
 	raw     syscall.RawConn
+	addr    net.Addr
 	backlog int
 	onClose func() // removes a Unix socket's file, before the queue is drained
 
@@ -53,6 +54,7 @@ func newListener(ln net.Listener, backlog int) (*Listener, error) {
 	return &Listener{
 		inner:   in,
 		raw:     raw,
+		addr:    in.Addr(),
 		backlog: backlog,
 		onClose: func() {},
 		drained: make(chan struct{}),
@@ -81,7 +83,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 }
 
 // Addr returns the address that is listened on.
-func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
+func (l *Listener) Addr() net.Addr { return l.addr }
 
 // SyscallConn gives access to the descriptor.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.raw, nil }

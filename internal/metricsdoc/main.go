@@ -14,6 +14,7 @@ import (
 
 	"tickgate/internal/admin"
 	"tickgate/internal/meter"
+	"tickgate/proxy"
 )
 
 // section is one chapter of the document. A package that describes metrics gets one here.
@@ -24,6 +25,7 @@ type section struct {
 
 var sections = []section{
 	{"Requests, connections, process", meter.Metrics},
+	{"Workers, logs, certificates", proxy.Metrics},
 	{"Admin endpoint", admin.Metrics},
 }
 

@@ -164,13 +164,23 @@ func (c *WSClient) sendFrame(f ws.Frame) {
 	}
 }
 
-// Frame reads one frame of any kind.
+// maxFrame bounds the frames that a WSClient reads.
+const maxFrame = 64 << 20
+
+// Frame reads one frame of any kind, which must not be masked.
 func (c *WSClient) Frame() ws.Frame {
 	c.t.Helper()
 	_ = c.Conn.SetReadDeadline(time.Now().Add(Patience))
-	f, err := ws.ReadFrame(c.br)
+	header, err := ws.ReadHeader(c.br)
 	if err != nil {
 		c.t.Fatalf("read frame: %v", err)
+	}
+	if header.Masked || header.Length > maxFrame {
+		c.t.Fatalf("read frame: odd header %+v", header)
+	}
+	f := ws.Frame{Header: header, Payload: make([]byte, header.Length)}
+	if _, err := io.ReadFull(c.br, f.Payload); err != nil {
+		c.t.Fatalf("read frame of %d bytes: %v", header.Length, err)
 	}
 	return f
 }

@@ -84,17 +84,26 @@ func TestBackend(t *testing.T) {
 	addr := started(t, func(ctx context.Context, ln net.Listener) error { return ServeBackend(ctx, ln, 1024) })
 	c := testkit.Dial(t, addr)
 	defer c.Close()
-	f := func(target string, wantStatus int) {
+	// f compares the status and the length of the body.
+	f := func(request string, wantStatus, wantLen int) {
 		t.Helper()
-		resp := c.Do("GET " + target + " HTTP/1.1\r\nHost: a\r\n\r\n")
-		if resp.Status != wantStatus || len(resp.Body) != 1024 {
-			t.Errorf("%s: %d with %d bytes, want %d with 1024", target, resp.Status, len(resp.Body), wantStatus)
+		resp := c.Do(request)
+		if resp.Status != wantStatus || len(resp.Body) != wantLen {
+			t.Errorf("%.50q: %d with %d bytes, want %d with %d", request, resp.Status, len(resp.Body), wantStatus, wantLen)
 		}
 	}
-	f("/", 200)
-	f("/any?x", 200)
-	f("/status/503", 503)
-	f("/status/9", 200)
+	get := func(target string) string { return "GET " + target + " HTTP/1.1\r\nHost: a\r\n\r\n" }
+	f(get("/"), 200, 1024)
+	f(get("/any?x"), 200, 1024)
+	f(get("/status/503"), 503, 1024)
+	f(get("/status/9"), 200, 1024)
+	f(get("/bytes/3000000"), 200, 3000000)
+	f(get("/bytes/30?chunked"), 200, 30)
+	f(get("/bytes/-1"), 400, 0)
+	f("PUT /count HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n"+strings.Repeat("x", 3000000), 200, len("3000000\n"))
+	f("PUT /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 200, len("2\n"))
+	f("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\nGET /status/500 HTTP/1.1\r\nX: y", 200, 1024)
+	f(get("/"), 200, 1024)
 }
 
 func TestOptionErrors(t *testing.T) {

@@ -165,7 +165,7 @@ func (b *Backend) watch(o *health.Options) {
 	b.check, b.stop = o, nil
 	b.watchGen++
 	gen := b.watchGen
-	up := o == nil || o.Initial != "down"
+	up := o == nil || o.InitiallyUp()
 	b.setHealthLocked(up, "health check configured")
 	b.mu.Unlock()
 	// Not under the lock: stopping may wait for a callback, and watching may call back.

@@ -66,7 +66,7 @@ type balancer struct {
 	turns   []uint32 // round robin: members in the order of their turns
 	ring    []point  // hash
 
-	// Shared with the balancers before and after this one.
+	// Shared with the balancers before and after this one in its place.
 	turn  *atomic.Uint64
 	rand  func() uint64
 	since func() time.Duration
@@ -150,18 +150,16 @@ func (l *balancer) only(avoid *Tried) *member {
 // pickTurn is smooth weighted round robin.
 func (l *balancer) pickTurn(avoid *Tried) *member {
 	n := uint64(len(l.turns))
-	at := (l.turn.Add(1) - 1) % n
-	if m := &l.members[l.turns[at]]; m.usable(avoid) {
-		return m
-	}
-	// Slow path: those whose turn comes next. A light member may be far off in a long
-	// schedule, so the search ends with a plain scan.
-	for i := uint64(1); i < min(n, 2*uint64(len(l.members))); i++ {
-		if m := &l.members[l.turns[(at+i)%n]]; m.usable(avoid) {
+	// The first turn nearly always serves. A member that is passed over forfeits its turn;
+	// if the next one got it without losing its own, it would have two shares while the other is full.
+	for range min(n, 2*uint64(len(l.members))) {
+		at := (l.turn.Add(1) - 1) % n
+		if m := &l.members[l.turns[at]]; m.usable(avoid) {
 			return m
 		}
 	}
-	return l.firstUsable(int(at%uint64(len(l.members))), avoid)
+	// Slow path: a light member may be far off in a long schedule.
+	return l.firstUsable(int(l.turn.Load()%uint64(len(l.members))), avoid)
 }
 
 func (l *balancer) firstUsable(from int, avoid *Tried) *member {
@@ -190,6 +188,9 @@ func (l *balancer) pickLeast(avoid *Tried) *member {
 		if (best == nil || n*int64(best.weight) < bestLoad*int64(m.weight)) && m.usable(avoid) {
 			best, bestLoad = m, n
 		}
+	}
+	if best == nil {
+		l.turn.Add(^uint64(0)) // not a turn: with two members, every other one would always be the same
 	}
 	return best
 }

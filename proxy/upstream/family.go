@@ -81,7 +81,7 @@ func (f *family) acquire(key backendKey, label string, s *Set, t *target) (b *Ba
 		b.tls = s.clientTLSFor(key.server)
 	}
 	if o := s.cfg.HealthCheck; o != nil && f.reg.opts.Checker != nil {
-		b.down.Store(o.Initial == "down")
+		b.down.Store(!o.InitiallyUp())
 	}
 	f.backends[key] = b
 	return b, true

@@ -15,7 +15,8 @@ import (
 // Error is a failure to get a connection to a backend. No byte of a request was
 // written when it is returned.
 type Error struct {
-	// Reason is PoolFull, DialFailed, BackendTLSFailed, or RequestTimeout if the time left for the request was what ran out.
+	// Reason is PoolFull, DialFailed, BackendTLSFailed, BackendReset if a new connection was closed before it was used,
+	// or RequestTimeout if the time left for the request was what ran out.
 	Reason reason.Reason
 	// Err is the cause, with the backend's address.
 	Err error
@@ -179,8 +180,11 @@ func (p *Pool) once(x Exchanger, left time.Duration, t *Timing) (again bool, err
 	}()
 	reuse, err := x.Exchange(c.Conn, fresh)
 	keep = reuse && err == nil
-	if err != nil && !fresh && errors.Is(err, sock.ErrStale) {
-		return true, nil
+	if err != nil && errors.Is(err, sock.ErrStale) {
+		if !fresh {
+			return true, nil
+		}
+		return false, p.fail(reason.BackendReset, err) // closed as soon as it was accepted
 	}
 	return false, err
 }

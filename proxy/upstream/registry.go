@@ -66,7 +66,7 @@ func NewRegistry(opts Options) *Registry {
 	}
 	r := &Registry{
 		opts: opts, start: opts.Now(), lookups: metrics.NewSet(),
-		current: map[string]*Set{}, families: map[string]*family{},
+		current: map[string]*Set{}, families: map[string]*family{}, tags: []string{"default"},
 	}
 	r.resolver = newResolver(newDNSClient(), opts.Log, r.lookups)
 	return r
@@ -75,7 +75,8 @@ func NewRegistry(opts Options) *Registry {
 // since is the registry's time for latency averages.
 func (r *Registry) since() time.Duration { return r.opts.Now().Sub(r.start) }
 
-// Tag stands for a route tag: a small index, so that finding a Pool needs no map.
+// Tag stands for a route tag: a small index, so that finding a Pool needs no map. The
+// zero value is the tag "default".
 type Tag uint32
 
 // Tag returns the Tag of a name. The same name always gets the same Tag.

@@ -24,7 +24,7 @@ type Set struct {
 	policy policy
 
 	list   atomic.Pointer[choice]
-	turn   atomic.Uint64
+	turns  [2]atomic.Uint64 // of the primaries and the backups
 	budget *Budget
 
 	mu      sync.Mutex // before fam.mu and Backend.mu
@@ -61,6 +61,9 @@ func (s *Set) Name() string { return s.name }
 
 // Config is the configuration that the Set was built from; it must not be changed.
 func (s *Set) Config() *config.Upstream { return s.cfg }
+
+// Tag returns the Tag of a route tag, for Backend.Pool.
+func (s *Set) Tag(name string) Tag { return s.fam.reg.Tag(name) }
 
 // Budget decides about retries. It outlives reloads that do not change its limits.
 func (s *Set) Budget() *Budget { return s.budget }
@@ -226,8 +229,8 @@ func (s *Set) keyOf(sv *serverState, t *target) backendKey {
 // publishLocked builds the list that Pick uses.
 func (s *Set) publishLocked() {
 	c := &choice{}
-	for _, l := range []*balancer{&c.primary, &c.backup} {
-		l.policy, l.turn, l.rand, l.since = s.policy, &s.turn, s.fam.reg.opts.Rand, s.fam.reg.since
+	for i, l := range []*balancer{&c.primary, &c.backup} {
+		l.policy, l.turn, l.rand, l.since = s.policy, &s.turns[i], s.fam.reg.opts.Rand, s.fam.reg.since
 	}
 	at := map[*Backend]int{}
 	heaviest := 0

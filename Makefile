@@ -1,0 +1,100 @@
+# tickgate: everything a developer or a pipeline runs. `make` lists the targets.
+
+GO            ?= go
+BIN           ?= bin
+FUZZTIME      ?= 10s
+BENCH         ?= .
+TESTFLAGS     ?=
+TESTTIMEOUT   ?= 10m
+# Without git, or outside of a clone, the version is "dev".
+VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS       ?= -s -w -X main.version=$(VERSION)
+
+# Pinned, so that a new release of a tool does not break an old commit.
+GOFUMPT       := mvdan.cc/gofumpt@v0.9.2
+STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+SCRIPTS       := $(wildcard scripts/*.sh) .ci/run
+
+# The version is stamped above; Go's own stamping fails where git is absent.
+export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race lint fmt vet staticcheck arch shell bench bench-proxy bench-tls fuzz docs check-load clean go c-compiler
+
+help: ## show this list
+	@printf '\n  tickgate\n\n'
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[36mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\n  Variables: FUZZTIME=%s BENCH=%s TESTFLAGS= VERSION=%s\n\n' '$(FUZZTIME)' '$(BENCH)' '$(VERSION)'
+
+build: go ## build bin/tickgate and bin/tickload
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/tickgate ./cmd/tickload
+
+run: build ## start the demonstration: HTTP on 8080, TLS on 8443, admin on 9180
+	@exec $(BIN)/tickgate run --demo
+
+test: go ## run all tests
+	$(GO) test -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+
+race: go c-compiler ## run all tests under the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+
+lint: fmt vet staticcheck arch shell ## check formatting, vet, staticcheck, architecture, scripts
+
+fmt: go
+	@echo 'gofmt'; out=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')) && { test -z "$$out" || { echo "not formatted:"; echo "$$out"; exit 1; }; }
+	@echo 'gofumpt'; out=$$($(GO) run $(GOFUMPT) -l .) && { test -z "$$out" || { echo "run: go run $(GOFUMPT) -w ."; echo "$$out"; exit 1; }; }
+
+vet: go
+	$(GO) vet ./...
+
+staticcheck: go
+	$(GO) run $(STATICCHECK) ./...
+
+arch: go
+	$(GO) test ./internal/arch
+
+shell:
+	@for f in $(SCRIPTS); do bash -n "$$f" || exit 1; done
+	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SCRIPTS); fi
+
+bench: go ## run the benchmarks of the packages (BENCH=regexp)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+bench-proxy: build ## compare CPU and memory with nginx, HAProxy and net/http
+	scripts/bench-proxy.sh
+
+bench-tls: build ## the same over TLS
+	TLS=1 scripts/bench-proxy.sh
+
+check-load: build ## reload and drain under load; 2 GiB bodies in bounded memory
+	scripts/reload-under-load.sh
+	scripts/big-bodies.sh
+
+fuzz: go ## run each fuzz target for FUZZTIME
+	@set -e; grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' . | sort | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$file"); do \
+			echo "fuzz $$(dirname "$$file") $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+		done; \
+	done
+
+docs: go ## regenerate docs/config.md and docs/metrics.md
+	@mkdir -p $(BIN)
+	$(GO) run ./internal/configdoc >$(BIN)/config.md && mv $(BIN)/config.md docs/config.md
+	$(GO) run ./internal/metricsdoc >$(BIN)/metrics.md && mv $(BIN)/metrics.md docs/metrics.md
+
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+# A fresh machine needs Go; modules and tools come by themselves.
+go:
+	@command -v $(GO) >/dev/null || { echo 'Go 1.26 or newer is needed: https://go.dev/dl/' >&2; exit 1; }
+
+# The race detector needs a C compiler.
+c-compiler:
+	@command -v "$$($(GO) env CC)" >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev; \
+		else echo 'The race detector needs a C compiler: apt-get install gcc libc6-dev' >&2; exit 1; fi; }

@@ -1,0 +1,130 @@
+# Shared by the scripts of this folder; sourced, not run.
+# shellcheck shell=bash
+
+# Processes that this script started, ended by their ids when it ends.
+started_pids=()
+work_dir=
+
+# die TEXT says why and ends the script.
+die() {
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+# need COMMAND PACKAGE demands a tool; nothing is installed here.
+need() {
+	command -v "$1" >/dev/null || PATH=$PATH:/usr/sbin command -v "$1" >/dev/null ||
+		die "$1 is not installed: apt-get install $2"
+}
+
+# need_binaries demands what `make build` leaves.
+need_binaries() {
+	[[ -x bin/tickgate && -x bin/tickload ]] || die 'bin/tickgate or bin/tickload is missing: make build'
+}
+
+# make_work_dir makes a folder for this run, readable by nginx's workers, and sees
+# to it that everything is cleaned up.
+make_work_dir() {
+	work_dir=$(mktemp -d "${TMPDIR:-/tmp}/tickgate-script.XXXXXX")
+	chmod 755 "$work_dir"
+	trap clean_up EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+}
+
+# clean_up ends what was started, by id, and removes the folder. KEEP=1 keeps it.
+clean_up() {
+	local pid
+	for pid in "${started_pids[@]}"; do
+		kill -TERM "$pid" 2>/dev/null || true
+	done
+	for pid in "${started_pids[@]}"; do
+		for _ in {1..50}; do
+			kill -0 "$pid" 2>/dev/null || break
+			sleep 0.1
+		done
+		kill -KILL "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+	done
+	if [[ ${KEEP:-0} == 1 ]]; then
+		printf 'kept %s\n' "$work_dir" >&2
+	else
+		rm -rf "$work_dir"
+	fi
+}
+
+# start NAME COMMAND… starts a process with its output in NAME.log and leaves its id
+# in $started.
+start() {
+	local name=$1
+	shift
+	"$@" >"$work_dir/$name.log" 2>&1 &
+	started=$!
+	started_pids+=("$started")
+}
+
+# wait_for_url NAME URL waits until URL answers 200, at most ten seconds.
+wait_for_url() {
+	local name=$1 url=$2
+	for _ in {1..100}; do
+		if [[ $(curl -sk -o /dev/null -w '%{http_code}' --max-time 2 "$url") == 200 ]]; then
+			return
+		fi
+		sleep 0.1
+	done
+	tail -n 20 "$work_dir/$name.log" >&2 || true
+	die "$name does not answer at $url"
+}
+
+# family PID prints the process and its descendants.
+family() {
+	local pid=$1 child
+	printf '%s\n' "$pid"
+	for child in $(cat "/proc/$pid/task/"*/children 2>/dev/null); do
+		family "$child"
+	done
+}
+
+# cpu_ticks PID prints user and system time of the family, in clock ticks. The
+# command name in stat may hold spaces, so what precedes its last ")" is cut off.
+cpu_ticks() {
+	local pid stat sum=0
+	local -a fields
+	for pid in $(family "$1"); do
+		stat=$(<"/proc/$pid/stat")
+		read -ra fields <<<"${stat##*) }"
+		sum=$((sum + fields[11] + fields[12]))
+	done
+	printf '%s\n' "$sum"
+}
+
+# pss_kib PID prints the proportional set size of the family.
+pss_kib() {
+	local pid
+	for pid in $(family "$1"); do
+		cat "/proc/$pid/smaps_rollup"
+	done | awk '$1 == "Pss:" {sum += $2} END {print sum + 0}'
+}
+
+# make_certificate writes cert.pem, key.pem and both.pem to the work folder.
+make_certificate() {
+	need openssl openssl
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+		-subj /CN=localhost -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' \
+		-keyout "$work_dir/key.pem" -out "$work_dir/cert.pem" 2>/dev/null
+	cat "$work_dir/cert.pem" "$work_dir/key.pem" >"$work_dir/both.pem"
+}
+
+# wrk_failures FILE prints what wrk counted as failed: socket errors of every kind
+# and statuses other than 2xx and 3xx.
+wrk_failures() {
+	awk '
+		/Socket errors:/ { gsub(",", ""); sum += $4 + $6 + $8 + $10 }
+		/Non-2xx or 3xx responses:/ { sum += $NF }
+		END { print sum + 0 }' "$1"
+}
+
+# wrk_requests FILE prints how many requests were answered.
+wrk_requests() {
+	awk '/ requests in / { print $1; found = 1 } END { if (!found) print 0 }' "$1"
+}
