@@ -320,7 +320,7 @@ type Rewrite struct {
 	StripPrefix string `yaml:"strip_prefix"`
 	// Replace the route's matched prefix (path or path_exact) by this.
 	ReplacePrefix string `yaml:"replace_prefix"`
-	// Replace the whole path, with variables and the captures of path_regex: "/v2/$1".
+	// Replace the whole path, with variables and the captures of path_regex: "/v2/$1". A query in it goes before the client's.
 	Path string `yaml:"path"`
 }
 
@@ -360,8 +360,9 @@ type Log struct {
 type AccessLog struct {
 	// File, "stdout", "stderr" or "off".
 	Output string `yaml:"output" default:"off" file:"true"`
-	// "json", "combined" (as nginx), or a format string with the variables of header operations and
-	// ${status} ${bytes_sent} ${bytes_received} ${duration} ${upstream_duration} ${reason} ${attempts} ${time_iso8601} ${time_local} ${proto}.
+	// "json", "combined" (as nginx), or a format string with the variables of header operations, but no captures, and
+	// ${status} ${bytes_sent} ${bytes_received} ${duration} ${upstream_duration} ${reason} ${attempts} ${time_iso8601} ${time_local} ${proto}
+	// ${request} ${remote_user} ${referer} ${user_agent}.
 	Format string `yaml:"format" default:"json"`
 	// Lines that may wait for the writer; more are dropped and counted, as a request never waits for its log line.
 	Buffer int `yaml:"buffer" default:"16384" min:"16"`

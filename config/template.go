@@ -46,6 +46,10 @@ var logVariables = []variable{
 	{"time_iso8601", "Local time: 2006-01-02T15:04:05+00:00."},
 	{"time_local", "Local time as nginx writes it: 02/Jan/2006:15:04:05 +0000."},
 	{"proto", "Protocol of the request: HTTP/1.1."},
+	{"request", "Request line: method, target and protocol."},
+	{"remote_user", "User name of HTTP Basic authentication, as the client claims it."},
+	{"referer", "The Referer field."},
+	{"user_agent", "The User-Agent field."},
 }
 
 // KnownVariables lists the ${names} that every template knows, in the order of
@@ -76,7 +80,7 @@ const (
 	RequestHeader
 	// RequestCookie is ${cookie:NAME}.
 	RequestCookie
-	// Capture is $1 … $9 (Index is set) or ${name} of a named group of path_regex (Index is 0).
+	// Capture is $1 … $9 or ${10} … (Index is set), or ${name} of a named group of path_regex (Index is 0).
 	Capture
 )
 
@@ -85,13 +89,13 @@ type TemplatePart struct {
 	Kind PartKind
 	// Text is the literal text, or the name of the variable, header, cookie or group.
 	Text string
-	// Index is the number of a capture written $1 … $9.
+	// Index is the number of a capture written $1 … $9 or ${10}.
 	Index int
 }
 
 // ParseTemplate splits a template into literals, variables and captures. A ${name}
 // that is no known variable is a Capture; whether such a group exists is for
-// CheckTemplate. Syntax: ${name}, ${header:NAME}, ${cookie:NAME}, $1 … $9, and $$
+// CheckTemplate. Syntax: ${name}, ${header:NAME}, ${cookie:NAME}, $1 … $9, ${10}, and $$
 // for a dollar sign. A dollar sign before anything but a letter, "_" or one of
 // these stands for itself.
 func ParseTemplate(s string) ([]TemplatePart, error) {
@@ -158,7 +162,10 @@ func parseVariable(inside string) (TemplatePart, error) {
 		}
 		return TemplatePart{}, fmt.Errorf("unknown variable ${%s} (want ${header:NAME} or ${cookie:NAME})", inside)
 	}
-	if inside == "" || strings.TrimLeftFunc(inside, isNameRune) != "" {
+	if n, err := strconv.Atoi(inside); err == nil && n > 0 && inside[0] != '+' {
+		return TemplatePart{Kind: Capture, Index: n}, nil
+	}
+	if inside == "" || inside == "0" || strings.TrimLeftFunc(inside, isNameRune) != "" {
 		return TemplatePart{}, fmt.Errorf("${%s} is not a variable name", clip(inside))
 	}
 	if slices.Contains(KnownVariables, inside) || slices.Contains(KnownLogVariables, inside) {
@@ -175,8 +182,15 @@ func CheckTemplate(s string, groups ...string) error {
 }
 
 // CheckLogFormat is CheckTemplate for log.access.format: it knows the variables of
-// KnownLogVariables too, but no captures.
+// KnownLogVariables too, but no captures, and wants every dollar sign of its own
+// doubled. A line must stay a line, so control characters are errors.
 func CheckLogFormat(s string) error {
+	if i := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
+		return fmt.Errorf("holds the control character %q", s[i])
+	}
+	if strings.Count(strings.ReplaceAll(s, "$$", ""), "$") > strings.Count(strings.ReplaceAll(s, "$$", ""), "${") {
+		return fmt.Errorf("holds a $ without a name (write ${name}, or $$ for a dollar sign)")
+	}
 	return checkTemplate(s, append(slices.Clone(KnownVariables), KnownLogVariables...), nil)
 }
 

@@ -150,6 +150,7 @@ func TestParseTemplate(t *testing.T) {
 	f("${cookie:sid}", TemplatePart{Kind: RequestCookie, Text: "sid"})
 	f("/$1$2/", lit("/"), TemplatePart{Kind: Capture, Index: 1}, TemplatePart{Kind: Capture, Index: 2}, lit("/"))
 	f("$10", TemplatePart{Kind: Capture, Index: 1}, lit("0"))
+	f("${10}", TemplatePart{Kind: Capture, Index: 10})
 	f("${user}", TemplatePart{Kind: Capture, Text: "user"})
 
 	fails := func(in, want string) {
@@ -159,6 +160,7 @@ func TestParseTemplate(t *testing.T) {
 		}
 	}
 	fails("${host", `"${host" is not closed with }`)
+	fails("${0}", "${0} is not a variable name")
 	fails("${}", "${} is not a variable name")
 	fails("${a b}", "${a b} is not a variable name")
 	fails("${header:a b}", `${header:a b}: "a b" is not a header name`)
@@ -190,6 +192,20 @@ func TestCheckTemplate(t *testing.T) {
 			t.Errorf("%q was accepted", bad)
 		}
 	}
+}
+
+func TestCheckLogFormat(t *testing.T) {
+	f := func(in, want string) {
+		t.Helper()
+		if err := CheckLogFormat(in); err == nil && want != "" || err != nil && err.Error() != want {
+			t.Errorf("%q: got error %v, want %q", in, err, want)
+		}
+	}
+	f("${status} ${header:Accept} $$5 $$${uri}", "")
+	f("${status} $1", "holds a $ without a name (write ${name}, or $$ for a dollar sign)")
+	f("${status} $", "holds a $ without a name (write ${name}, or $$ for a dollar sign)")
+	f("${status}\n", `holds the control character '\n'`)
+	f("${name}", "unknown variable ${name}")
 }
 
 func TestClosest(t *testing.T) {

@@ -20,6 +20,9 @@ func (v *validator) routes() (used map[string]bool) {
 	for i, r := range v.cfg.Routes {
 		path := fmt.Sprintf("routes[%d]", i)
 		used[r.Upstream] = true
+		if v.cfg.Upstreams[r.Upstream] == nil {
+			used[closest(r.Upstream, upstreams)] = true // one error for a mistyped name is enough
+		}
 		if v.isBroken(path) {
 			continue
 		}
@@ -235,8 +238,8 @@ func (v *validator) rewrite(path string, r *Route) {
 	case rw.Path == "":
 	case rw.Path[0] != '/' && rw.Path[0] != '$':
 		v.wrong(path+".path", rw.Path, "a path that begins with /")
-	case strings.ContainsAny(rw.Path, "?#"):
-		v.wrong(path+".path", rw.Path, "a path without query or fragment (the query is kept)")
+	case strings.Contains(rw.Path, "#") || strings.ContainsFunc(rw.Path, isBlankOrControl):
+		v.wrong(path+".path", rw.Path, "a path as it stands in requests, without blanks and fragment")
 	}
 	if rw.ReplacePrefix != "" && r.Path == "" && r.PathExact == "" {
 		v.fail(path+".replace_prefix", "needs the route's path or path_exact, whose match it replaces")

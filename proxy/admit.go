@@ -3,16 +3,12 @@ package proxy
 import (
 	"time"
 
-	"tickgate/internal/h1"
 	"tickgate/internal/reason"
 )
 
 // admit decides whether the request may run now. On true a worker is held until
 // leave.
 func (x *Exchange) admit() bool {
-	if x.req.Form == h1.AuthorityForm {
-		return x.fail(reason.MethodNotAllowed) // CONNECT: a gateway opens no tunnels for strangers
-	}
 	if limit := x.rt.maxBody; limit > 0 && x.req.ContentLength > limit {
 		return x.fail(reason.BodyTooLarge)
 	}

@@ -18,7 +18,7 @@ func (g *Gateway) Drain(ctx context.Context) (cut int) {
 	g.draining.Store(true)
 	g.log.Info().Dur("grace", cfg.Grace).Dur("timeout", cfg.Timeout).Int("connections", len(g.connections())).Msg("draining")
 	wait(ctx, cfg.Grace)
-	g.closeListeners(reason.Draining)
+	g.closeListeners()
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
 	g.awaitIdle(ctx)
@@ -65,7 +65,7 @@ func wait(ctx context.Context, d time.Duration) {
 // Stop ends the gateway at once.
 func (g *Gateway) Stop() {
 	g.draining.Store(true)
-	g.closeListeners(reason.ShutDown)
+	g.closeListeners()
 	for _, c := range g.connections() {
 		c.kill(reason.ShutDown)
 	}

@@ -15,6 +15,7 @@ import (
 	"tickgate/internal/sock"
 	"tickgate/limiter"
 	"tickgate/proxy/upstream"
+	"tickgate/tlsterm"
 )
 
 // Gateway is the running whole: listeners, the current snapshot, and what lives
@@ -28,6 +29,8 @@ type Gateway struct {
 	conns    *limiter.Conns
 	workers  *limiter.Gate
 	version  string
+
+	tlsFailures []atomic.Uint64 // by tlsterm.Failure
 	started  time.Time
 
 	snap     atomic.Pointer[Snapshot]
@@ -68,6 +71,8 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		workers:   limiter.NewGate(cfg.Workers.Max, cfg.Workers.QueueTimeout),
 		listeners: map[string]*listener{},
 		live:      map[*clientConn]struct{}{},
+
+		tlsFailures: make([]atomic.Uint64, len(tlsterm.Failures())),
 	}
 	g.registry = upstream.NewRegistry(g.registryOptions(o.Checker))
 	access, err := accesslog.Open(cfg.Log.Access)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 
-	"tickgate/internal/meter"
 	"tickgate/internal/reason"
 	"tickgate/internal/sock"
 	"tickgate/tlsterm"
@@ -34,7 +33,7 @@ func (c *clientConn) handshake() bool {
 	if c.sk.Interrupted() == sock.ReadExpired {
 		failure = tlsterm.TimedOut
 	}
-	c.gw.meter.HandshakeFailed(meter.ClassifyTLS(err))
+	c.gw.tlsFailures[failure].Add(1)
 	if e := c.gw.log.Event(infoLevel, "tls_failed"); e != nil {
 		e.Stringer("reason", failure).Str("client", c.addrText).Str("listen", c.ln.name).Err(err).Msg("TLS handshake failed")
 	}

@@ -117,9 +117,22 @@ func sameSockets(a, b *config.Listener) bool {
 func (p *listenerPlan) undo() {
 	for _, ln := range p.opened {
 		for _, s := range ln.sockets {
-			_ = s.Close()
+			discard(s)
 		}
 		ln.meter.Retire()
+	}
+}
+
+// discard closes a socket that was never accepted from. Clients may have queued on
+// it already, if it shares its address with one in use.
+func discard(s net.Listener) {
+	_ = s.Close()
+	for {
+		nc, err := s.Accept()
+		if err != nil {
+			return
+		}
+		_ = nc.Close()
 	}
 }
 
@@ -149,22 +162,24 @@ func (ln *listener) start() {
 	}
 }
 
+// settle is how long TCP handshakes that have begun may take when a listener closes.
+const settle = 20 * time.Millisecond
+
 // close stops accepting. Connections that the kernel has completed are still
 // served; open ones close after their current request.
 func (ln *listener) close() {
 	ln.gone.Store(true)
-	for _, s := range ln.sockets {
-		_ = s.Close()
+	if err := listen.Retire(ln.sockets, settle); err != nil {
+		ln.gw.log.Warn().Err(err).Str("listen", ln.name).Msg("cannot drain the accept queue")
 	}
 	ln.wg.Wait()
 	ln.gw.meter.FDs.Listener.Add(-int64(len(ln.sockets)))
 	ln.meter.Retire()
 }
 
-func (g *Gateway) closeListeners(_ reason.Reason) {
+func (g *Gateway) closeListeners() {
 	g.reloadMu.Lock()
 	defer g.reloadMu.Unlock()
-	g.stopped = g.stopped || false
 	for _, ln := range g.listeners {
 		ln.close()
 	}

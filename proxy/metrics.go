@@ -8,7 +8,9 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"tickgate/internal/admin"
 	"tickgate/internal/meter"
+	"tickgate/tlsterm"
 )
 
 // Metrics describes the series that this package adds to those of package meter.
@@ -18,12 +20,14 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_workers_queued_total", Type: "counter", Help: "Requests that had to wait for a free worker."},
 	{Name: "tickgate_workers_rejected_total", Type: "counter", Help: "Requests that found no free worker within workers.queue_timeout."},
 	{Name: "tickgate_accesslog_dropped_total", Type: "counter", Help: "Access log lines lost because the output was too slow or failed."},
+	{Name: "tickgate_tls_failures_total", Type: "counter", Labels: "reason (as in tlsterm.Failure)", Help: "TLS handshakes with clients that failed."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, in Unix time."},
 }
 
 // registerMetrics adds them; their values are read when someone asks.
 func (g *Gateway) registerMetrics() {
 	g.meter.Describe(Metrics...)
+	g.meter.Describe(admin.Metrics...)
 	g.meter.Set().RegisterMetricsWriter(g.writeOwnMetrics)
 }
 
@@ -35,6 +39,9 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 	metrics.WriteCounterUint64(w, "tickgate_workers_queued_total", st.Waited)
 	metrics.WriteCounterUint64(w, "tickgate_workers_rejected_total", st.Rejected)
 	metrics.WriteCounterUint64(w, "tickgate_accesslog_dropped_total", g.droppedBefore.Load()+g.access.Load().Dropped())
+	for _, f := range tlsterm.Failures() {
+		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_failures_total{reason=%q}", f), g.tlsFailures[f].Load())
+	}
 	for _, e := range *g.expiries.Load() {
 		metrics.WriteGaugeUint64(w, e.series, uint64(e.at.Unix()))
 	}

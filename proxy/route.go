@@ -141,6 +141,11 @@ func (t *pathTable) add(rt *route) {
 
 // route finds the request's route.
 func (x *Exchange) route() bool {
+	if x.req.Form == h1.AuthorityForm {
+		x.rt = x.snap.noRoute
+		x.c.allow = methodsServed // a gateway opens no tunnels for strangers
+		return x.fail(reason.MethodNotAllowed)
+	}
 	x.path = x.matchPath()
 	if x.path == nil {
 		return x.fail(reason.BadTarget)
@@ -180,8 +185,23 @@ func (r *router) find(x *Exchange, miss *methodMiss) *route {
 	return r.any.find(x, miss)
 }
 
-// methodMiss remembers the methods of a route that all but its method matched.
+// methodsServed are those that CONNECT's refusal offers.
+var methodsServed = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
+
+// methodMiss gathers the methods of the routes that all but their method matched:
+// together they are what the target allows (RFC 9110 section 10.2.1).
 type methodMiss struct{ methods []string }
+
+func (m *methodMiss) add(methods []string) {
+	for _, name := range methods {
+		if !slices.Contains(m.methods, name) {
+			m.methods = append(m.methods, name)
+		}
+		if name == "GET" && !slices.Contains(m.methods, "HEAD") {
+			m.methods = append(m.methods, "HEAD")
+		}
+	}
+}
 
 func (t *pathTable) find(x *Exchange, miss *methodMiss) *route {
 	if rt := choose(t.exact[string(x.path)], x, miss); rt != nil {
@@ -228,9 +248,7 @@ func (rt *route) accepts(x *Exchange, miss *methodMiss) bool {
 	if rt.methods == nil || rt.takes(x.req.Method()) {
 		return true
 	}
-	if miss.methods == nil {
-		miss.methods = rt.methods
-	}
+	miss.add(rt.methods)
 	return false
 }
 
@@ -249,11 +267,12 @@ func (rt *route) takes(method []byte) bool {
 // stays, so that /%61pi cannot avoid a route for /api. A path with dot segments
 // gives nil: clients resolve them before they send (section 5.2.4), and a backend
 // that resolved them would serve another path than the one routed on. What is
-// forwarded are the client's own bytes.
+// forwarded are the client's own bytes. OPTIONS * asks about the whole server, so it
+// goes where "/" goes.
 func (x *Exchange) matchPath() []byte {
 	path := x.req.Path()
 	if x.req.Form == h1.AsteriskForm {
-		return x.req.Target()
+		return slash
 	}
 	if bytes.IndexByte(path, '%') >= 0 {
 		x.pathBuf = decodeUnreserved(x.pathBuf[:0], path)
@@ -309,6 +328,7 @@ func hasDotSegment(path []byte) bool {
 }
 
 var (
+	slash    = []byte("/")
 	slashDot = []byte("/.")
 	dot      = []byte(".")
 )

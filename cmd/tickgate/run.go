@@ -133,6 +133,7 @@ func (p *process) reload() error {
 
 // wait serves signals until one ends the process.
 func (p *process) wait() error {
+	signal.Ignore(syscall.SIGPIPE) // a log reader that went away must not end the process
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGUSR1)
 	for s := range signals {

@@ -197,7 +197,9 @@ func serveBytes(rc *fasthttp.RequestCtx) {
 // pattern is an endless text of numbered 64-byte lines, so that a lost or repeated
 // piece shows.
 type pattern struct {
-	at int64
+	next int64             // number of the line after this one
+	line [patternLine]byte // "000…042\n"
+	left int               // bytes of the line not yet given
 }
 
 const patternLine = 64
@@ -206,13 +208,26 @@ const patternLine = 64
 func (t *pattern) Read(p []byte) (int, error) {
 	n := 0
 	for n < len(p) {
-		var buf [patternLine]byte
-		line := fmt.Appendf(buf[:0], "%0*d\n", patternLine-1, t.at/patternLine)
-		m := copy(p[n:], line[t.at%patternLine:])
+		if t.left == 0 {
+			t.advance()
+		}
+		m := copy(p[n:], t.line[patternLine-t.left:])
 		n += m
-		t.at += int64(m)
+		t.left -= m
 	}
 	return n, nil
+}
+
+// advance writes the next line.
+func (t *pattern) advance() {
+	number := t.next
+	for i := patternLine - 2; i >= 0; i-- {
+		t.line[i] = byte('0' + number%10)
+		number /= 10
+	}
+	t.line[patternLine-1] = '\n'
+	t.left = patternLine
+	t.next++
 }
 
 // serveEvents sends the quote of ?symbol= (BTC-USD) as a server-sent event twice a

@@ -73,6 +73,7 @@ func TestHTTPBackend(t *testing.T) {
 	f("GET /status/204", 204, "")
 	f("GET /status/101", 400, "200 to 599")
 	f("GET /bytes/65", 200, strings.Repeat("0", 63)+"\n0")
+	f("GET /bytes/6400", 200, "98\n"+strings.Repeat("0", 61)+"99\n")
 	f("GET /bytes/3?chunked=1", 200, "000")
 	f("HEAD /bytes/1000", 200, "")
 	f("GET /bytes/-1", 400, "16 GiB")

@@ -69,7 +69,7 @@ func (c *Chunked) Trailers() []byte { return c.trailer }
 // Decode reads src, the bytes that follow those read before. It returns the next piece of body data, which is part of
 // src and may be empty, and how many bytes of src it took, data included. Call it
 // again with the rest until that is empty or Done. After an error, which is BadChunk or
-// BadBackendFraming, every call fails.
+// BadBackendFraming, n says nothing, and every call fails until Reset.
 func (c *Chunked) Decode(src []byte) (data []byte, n int, err error) {
 	for n < len(src) {
 		switch c.state {

@@ -27,6 +27,8 @@
 //   - Connection may nominate only names that are not in the list of [FieldID]s: each of
 //     those is defined as end-to-end by its specification, or is removed anyway. So no client
 //     can have Host, Content-Length, Authorization or X-Forwarded-For removed on the way.
+//   - Trailer may not announce framing fields. In trailers those are refused, and fields that say how to
+//     route, authorise or read the message are removed.
 //   - Chunk extensions are checked, bounded and never passed on; white space
 //     around a chunk size is refused.
 package h1

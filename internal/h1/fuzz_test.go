@@ -134,7 +134,7 @@ func FuzzChunked(f *testing.F) {
 		var whole, parts Chunked
 		data, n, err := decodePieces(&whole, body, len(body)+1)
 		again, m, err2 := decodePieces(&parts, body, int(step)+1)
-		if !bytes.Equal(data, again) || n != m || err != err2 || whole.Done() != parts.Done() {
+		if !bytes.Equal(data, again) || err != err2 || err == nil && n != m || whole.Done() != parts.Done() {
 			t.Fatalf("whole: %q, %d, %v; in steps of %d: %q, %d, %v", data, n, err, int(step)+1, again, m, err2)
 		}
 		ends(t, err)

@@ -21,7 +21,6 @@ var Metrics = []Desc{
 	{"tickgate_connections_total", "counter", "listener", "Client connections accepted."},
 	{"tickgate_connection_ends_total", "counter", "reason", "Client connections by how they ended."},
 	{"tickgate_tls_handshakes_total", "counter", "version (1.2, 1.3, other), resumed (false, true)", "TLS handshakes with clients that succeeded."},
-	{"tickgate_tls_failures_total", "counter", "reason (timeout, client_gone, not_tls, alert, refused)", "TLS handshakes with clients that failed."},
 
 	{"tickgate_snapshot_generation", "gauge", "", "Number of the configuration in use, counted from the start of the process."},
 	{"tickgate_reload_last_success", "gauge", "", "1 if the last reload was taken, 0 if it was refused and the old configuration stays."},

@@ -61,7 +61,6 @@ func TestSeriesAreThereFromTheStart(t *testing.T) {
 		`tickgate_request_phase_seconds_bucket{phase="first_byte",le="0.0001"} 0`,
 		`tickgate_connections{listener=":80",state="idle"} 0`,
 		`tickgate_tls_handshakes_total{version="1.3",resumed="true"} 0`,
-		`tickgate_tls_failures_total{reason="not_tls"} 0`,
 		`tickgate_reloads_total{result="failed"} 0`,
 		`tickgate_reload_last_success 1`,
 		`tickgate_process_open_fds{kind="backend"} 0`,

@@ -149,9 +149,6 @@ func (m *Meter) writeTLS(w *bytes.Buffer) {
 		fmt.Fprintf(w, line, v.word, false, m.tls.full[i].Load())
 		fmt.Fprintf(w, line, v.word, true, m.tls.resumed[i].Load())
 	}
-	for f := range numTLSFailures {
-		fmt.Fprintf(w, "tickgate_tls_failures_total{reason=%q} %d\n", f, m.tls.failures[f].Load())
-	}
 }
 
 func (m *Meter) writeReloads(w *bytes.Buffer) {

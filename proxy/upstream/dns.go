@@ -305,16 +305,19 @@ func (s *session) chased(ctx context.Context, full string, typ dnsmessage.Type) 
 		if len(records) > 0 {
 			return records, ttl, nil
 		}
+		if end == "" {
+			break
+		}
 		if strings.EqualFold(end, full) {
 			return nil, 0, ErrNoSuchName
 		}
 		full = end
 	}
-	return nil, 0, errors.New("CNAME chain is too long")
+	return nil, 0, errors.New("CNAME chain is too long or a circle")
 }
 
 // follow returns the records of typ at the end of the CNAME chain that begins at
-// name, the name at that end, and the least TTL on the way.
+// name, the name at that end ("" if there is none), and the least TTL on the way.
 func follow(answers []dnsmessage.Resource, name string, typ dnsmessage.Type) (records []dnsmessage.Resource, end string, ttl time.Duration) {
 	ttl, end = maxTTL, name
 	for range maxChain {
@@ -337,7 +340,7 @@ func follow(answers []dnsmessage.Resource, name string, typ dnsmessage.Type) (re
 		}
 		end = next
 	}
-	return nil, end, ttl
+	return nil, "", ttl
 }
 
 // ask sends a question to the servers in turn, twice each, so that one lost packet

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"tickgate/config"
 	"tickgate/health"
+	"tickgate/internal/testcert"
 )
 
 func TestBuildKeepsWhatDidNotChange(t *testing.T) {
@@ -131,12 +133,23 @@ func TestAbortChangesNothing(t *testing.T) {
 	}
 }
 
-func TestRenewedCertificateFileIsAChange(t *testing.T) {
-	print := func(ca string) fingerprint {
-		return fingerprint{cfg: upstreamOf("random"), files: tlsFiles{ca: ca}}
+func TestRenewedFileIsAChange(t *testing.T) {
+	r := newRegistry(t, Options{})
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	at := func(pair *testcert.Pair) *Set {
+		t.Helper()
+		pair.Write(t, file, filepath.Join(t.TempDir(), "key.pem"))
+		cfg := upstreamOf("random", servers(1)...)
+		cfg.TLS = &config.BackendTLS{CAFile: file}
+		return build(t, r, cfg)
 	}
-	if !print("a").equal(print("a")) || print("a").equal(print("b")) {
-		t.Error("fingerprints do not tell the contents of files apart")
+	one, two := testcert.New(t), testcert.New(t)
+	first, same, renewed := at(one), at(one), at(two)
+	if first != same {
+		t.Error("a reload with the same file makes a new Set")
+	}
+	if renewed == first || renewed.Backends()[0] == first.Backends()[0] {
+		t.Error("a reload with another certificate in the file keeps the old connections")
 	}
 }
 

@@ -1,0 +1,371 @@
+package proxy_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tickgate/config"
+	"tickgate/internal/reason"
+	"tickgate/internal/testcert"
+	"tickgate/internal/testkit"
+	"tickgate/proxy"
+)
+
+// hostileGateway is a gateway in this process, on a plain and a TLS port.
+type hostileGateway struct {
+	*proxy.Gateway
+	plain, secure string
+	client        *tls.Config
+}
+
+// startHostile runs a gateway with the rest of the configuration in yaml.
+func startHostile(t testing.TB, yaml string) *hostileGateway {
+	t.Helper()
+	pair := testcert.New(t)
+	cert, key := pair.Files(t)
+	g := &hostileGateway{plain: testkit.FreeAddr(t), secure: testkit.FreeAddr(t), client: pair.ClientTLS("localhost")}
+	src := fmt.Sprintf("admin: {listen: \"off\"}\nlisteners:\n  - {listen: %q}\n  - listen: %q\n    tls: {certificates: [{cert_file: %q, key_file: %q}]}\n%s",
+		g.plain, g.secure, cert, key, yaml)
+	cfg, report := config.Parse("hostile.yaml", []byte(src))
+	if err := report.Err(); err != nil {
+		t.Fatalf("configuration: %v\n%s", err, src)
+	}
+	gw, err := proxy.New(cfg, proxy.Options{Version: "test"})
+	if err != nil {
+		t.Fatalf("start gateway: %v", err)
+	}
+	t.Cleanup(gw.Stop)
+	g.Gateway = gw
+	return g
+}
+
+// drained waits for every connection to end and returns how requests ended, by reason.
+func (g *hostileGateway) drained(t testing.TB) map[string]int {
+	t.Helper()
+	g.Drain(context.Background())
+	return g.ends(t)
+}
+
+var endsLine = regexp.MustCompile(`(?m)^tickgate_request_ends_total\{reason="(\w+)"\} (\d+)$`)
+
+// ends returns how requests ended so far, by reason.
+func (g *hostileGateway) ends(t testing.TB) map[string]int {
+	t.Helper()
+	var text bytes.Buffer
+	if err := g.WriteMetrics(&text); err != nil {
+		t.Fatalf("write metrics: %v", err)
+	}
+	ends := map[string]int{}
+	for _, m := range endsLine.FindAllStringSubmatch(text.String(), -1) {
+		ends[m[1]], _ = strconv.Atoi(m[2]) // digits only
+	}
+	return ends
+}
+
+// hostileClient is one client connection. Everything is bounded by one deadline.
+type hostileClient struct {
+	net.Conn
+	tcp *net.TCPConn
+	br  *bufio.Reader
+}
+
+// dial connects from the loopback address 127.n, which tells whose request a backend
+// sees; n is at least 1<<16 to stay clear of 127.0.0.1.
+func (g *hostileGateway) dial(n int, secure bool) (*hostileClient, error) {
+	addr := g.plain
+	if secure {
+		addr = g.secure
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: sourceOf(n)}, Timeout: testkit.Patience}
+	conn, err := d.Dial("tcp4", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &hostileClient{Conn: conn, tcp: conn.(*net.TCPConn)}
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
+	if secure {
+		tc := tls.Client(conn, g.client)
+		if err := tc.Handshake(); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		c.Conn = tc
+	}
+	c.br = bufio.NewReader(c.Conn)
+	return c, nil
+}
+
+func sourceOf(n int) net.IP { return net.IPv4(127, byte(n>>16), byte(n>>8), byte(n)) }
+
+// end sends FIN, after close_notify over TLS.
+func (c *hostileClient) end() {
+	if tc, ok := c.Conn.(*tls.Conn); ok {
+		_ = tc.CloseWrite()
+	}
+	_ = c.tcp.CloseWrite()
+}
+
+// shot is what one client sends, on a connection of its own.
+type shot struct {
+	name   string
+	raw    string
+	cuts   []int // where the writes are split
+	secure bool
+	// want is how the last request must end, if exact. Otherwise it must end soundly,
+	// however.
+	want  reason.Reason
+	exact bool
+}
+
+// outcome is what came back. end is the error after the last response.
+type outcome struct {
+	responses []*testkit.Response
+	end       error
+}
+
+// soundRequests reads stream as a strict server would that skips one empty line
+// before a request (RFC 9112 section 2.2), and returns what follows the last whole
+// request.
+func soundRequests(stream string) (reqs []*testkit.Request, rest string) {
+	for {
+		start := strings.TrimPrefix(stream, "\r\n")
+		req, err := testkit.ReadRequest(bufio.NewReader(strings.NewReader(start)))
+		if err != nil {
+			return reqs, start
+		}
+		reqs = append(reqs, req)
+		stream = start[len(req.Raw):]
+	}
+}
+
+// fire sends the shot and reads everything that comes back. The answers to whole
+// requests are awaited before the client ends its half, since a client that has
+// gone need not be answered.
+func (g *hostileGateway) fire(s *shot, n int) (outcome, error) {
+	c, err := g.dial(n, s.secure)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer func() { _ = c.Close() }()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		s.send(c)
+	}()
+	sound, rest := soundRequests(s.raw)
+	var o outcome
+	for _, req := range sound {
+		if !o.read(c.br, req.Method) || o.last().Get("Connection") == "close" {
+			break
+		}
+	}
+	<-sent
+	if o.end == nil {
+		c.end()
+		method, _, _ := strings.Cut(rest, " ")
+		for o.read(c.br, method) {
+		}
+	}
+	return o, nil
+}
+
+// send writes the shot in its pieces. A gateway that has refused it may close before
+// the last.
+func (s *shot) send(w io.Writer) {
+	from := 0
+	for _, cut := range append(s.cuts, len(s.raw)) {
+		if _, err := io.WriteString(w, s.raw[from:cut]); err != nil {
+			return
+		}
+		from = cut
+	}
+}
+
+// read reads one response; false is the end.
+func (o *outcome) read(br *bufio.Reader, method string) bool {
+	resp, err := testkit.ReadResponse(br, method)
+	if err != nil {
+		o.end = err
+		return false
+	}
+	o.responses = append(o.responses, resp)
+	return true
+}
+
+func (o *outcome) last() *testkit.Response { return o.responses[len(o.responses)-1] }
+
+var reasonLine = regexp.MustCompile(`(?m)^reason: (\w+)$`)
+
+// reasonOf returns the reason in an answer of the gateway's own, or "".
+func reasonOf(r *testkit.Response) string {
+	if m := reasonLine.FindSubmatch(r.Body); m != nil {
+		return string(m[1])
+	}
+	return ""
+}
+
+// witness is the backend's side: a strict recorder that notes who sent what.
+type witness struct {
+	*testkit.Recorder
+
+	mu   sync.Mutex
+	seen map[string][]*testkit.Request // by client address
+}
+
+func newWitness(t testing.TB) *witness {
+	w := &witness{seen: map[string][]*testkit.Request{}}
+	w.Recorder = testkit.NewRecorder(t, w.answer)
+	return w
+}
+
+// answer tells the client what was understood.
+func (w *witness) answer(req *testkit.Request) []byte {
+	w.mu.Lock()
+	addr := req.Get("X-Forwarded-For")
+	w.seen[addr] = append(w.seen[addr], req)
+	w.mu.Unlock()
+	resp := testkit.OK(understood(req.Method, req.Target, req.Body))
+	if req.Method == "HEAD" {
+		return resp[:bytes.Index(resp, []byte("\r\n\r\n"))+4]
+	}
+	return resp
+}
+
+func understood(method, target string, body []byte) string {
+	return fmt.Sprintf("understood %s %s with %d bytes\n", method, target, len(body))
+}
+
+// of returns what came from one client, and forgets it.
+func (w *witness) of(n int) []*testkit.Request {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	addr := sourceOf(n).String()
+	reqs := w.seen[addr]
+	delete(w.seen, addr)
+	return reqs
+}
+
+// judge compares what the client sent, what the backend saw and what came back. It
+// returns what is wrong.
+func (s *shot) judge(o outcome, seen []*testkit.Request) error {
+	sound, _ := soundRequests(s.raw)
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if rule := testkit.RuleOf(o.end); rule != "end" {
+		fail("the gateway's bytes end with %q: %w", rule, o.end)
+	}
+	next := 0 // in seen
+	for i, r := range o.responses {
+		switch {
+		case r.Status != 200:
+			if r.Get("Connection") == "close" && i != len(o.responses)-1 {
+				fail("response %d says close, but another follows", i)
+			}
+		case next == len(seen):
+			fail("response %d without a request at the backend: %q", i, r.Body)
+		default:
+			req := seen[next]
+			next++
+			if want := understood(req.Method, req.Target, req.Body); req.Method != "HEAD" && string(r.Body) != want {
+				fail("response %d is %q, want %q", i, r.Body, want)
+			}
+		}
+	}
+	if len(o.responses) < len(sound) && (len(o.responses) == 0 || o.last().Get("Connection") != "close") {
+		fail("%d responses to %d sound requests", len(o.responses), len(sound))
+	}
+	errs = append(errs, forwardedAsRead(sound, seen), s.endedAsWanted(o))
+	return errors.Join(errs...)
+}
+
+// forwardedAsRead checks that the backend saw a beginning of what a strict server
+// reads in the client's stream, CONNECT left out, and nothing else.
+func forwardedAsRead(sound, seen []*testkit.Request) error {
+	i := 0
+	for _, got := range seen {
+		for i < len(sound) && sound[i].Method == "CONNECT" {
+			i++
+		}
+		if i == len(sound) {
+			return fmt.Errorf("the backend saw a request that is none: %q", got.Raw)
+		}
+		want := sound[i]
+		i++
+		if got.Method != want.Method || got.Target != originForm(want) || !bytes.Equal(got.Body, want.Body) || got.Get("Host") != hostOf(want) {
+			return fmt.Errorf("the backend saw %q in place of %q", got.Raw, want.Raw)
+		}
+	}
+	return nil
+}
+
+var absoluteForm = regexp.MustCompile(`^(?i:https?)://([^/?]*)(/[^?]*)?(\?.*)?$`)
+
+// originForm is the target that an origin server gets (RFC 9112 section 3.2).
+func originForm(r *testkit.Request) string {
+	m := absoluteForm.FindStringSubmatch(r.Target)
+	switch {
+	case m == nil:
+		return r.Target
+	case m[2] != "":
+		return m[2] + m[3]
+	case r.Method == "OPTIONS" && m[3] == "":
+		return "*"
+	}
+	return "/" + m[3]
+}
+
+// hostOf is the host that a request names.
+func hostOf(r *testkit.Request) string {
+	if m := absoluteForm.FindStringSubmatch(r.Target); m != nil {
+		return m[1]
+	}
+	return r.Get("Host")
+}
+
+// endedAsWanted checks how the last request ended.
+func (s *shot) endedAsWanted(o outcome) error {
+	if !s.exact {
+		return nil
+	}
+	if len(o.responses) == 0 {
+		return fmt.Errorf("no response, want %v", s.want)
+	}
+	last := o.last()
+	if s.want == reason.OK {
+		if last.Status != 200 {
+			return fmt.Errorf("%d %s, want 200", last.Status, reasonOf(last))
+		}
+		return nil
+	}
+	isHead := len(last.Body) == 0 && last.Get("Content-Length") != "0"
+	if got := reasonOf(last); last.Status != s.want.Status() || !isHead && got != s.want.String() {
+		return fmt.Errorf("%d %s, want %d %v", last.Status, got, s.want.Status(), s.want)
+	}
+	return nil
+}
+
+// cutsIn draws up to most places to split raw at, in order.
+func cutsIn(rng *rand.Rand, raw string, most int) []int {
+	var cuts []int
+	for at := 0; len(raw) > 0 && most > 0; most-- {
+		at += 1 + rng.IntN(max(1, len(raw)/most))
+		if at >= len(raw) {
+			break
+		}
+		cuts = append(cuts, at)
+	}
+	return cuts
+}
