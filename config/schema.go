@@ -38,7 +38,8 @@ type Config struct {
 	// Named sets of backends.
 	Upstreams map[string]*Upstream `yaml:"upstreams"`
 	// Which requests go where. The host decides first (exact, then the longest *.suffix, then routes without a host), then the path
-	// (path_exact, then path_regex in file order, then the longest path prefix), then file order among routes that also match method and headers.
+	// (path_exact, then path_regex in file order, then the longest path prefix), then file order among routes that also match scheme, method and headers.
+	// Where none of a host's routes matches, the next wider host is asked.
 	Routes []*Route `yaml:"routes"`
 	// Access log, error log.
 	Log Log `yaml:"log"`
@@ -252,6 +253,8 @@ type Route struct {
 	PathExact string `yaml:"path_exact"`
 	// Regular expression (RE2) searched in the path; its groups are $1 … $9 and ${name} in rewrites, redirects and headers.
 	PathRegex string `yaml:"path_regex"`
+	// Scheme of the client's connection to this gateway, as for a redirect from http to https.
+	Scheme string `yaml:"scheme" default:"any" enum:"any|http|https"`
 	// Methods. Default: any. If only the method fails, the answer is 405 with Allow.
 	Methods []string `yaml:"methods"`
 	// Header conditions; all must hold.

@@ -329,7 +329,7 @@ func matchKey(r *Route) (place, conditions string) {
 		path = "/" // every path begins so
 	}
 	place = fmt.Sprintf("%q %q %q %q", r.Host, path, r.PathExact, r.PathRegex)
-	if len(r.Methods) == 0 && len(r.Headers) == 0 {
+	if len(r.Methods) == 0 && len(r.Headers) == 0 && r.Scheme == "any" {
 		return place, ""
 	}
 	methods := slices.Sorted(slices.Values(r.Methods))
@@ -338,7 +338,7 @@ func matchKey(r *Route) (place, conditions string) {
 		headers[i] = fmt.Sprintf("%q %q %q %t", strings.ToLower(h.Name), h.Value, h.Regex, h.Not)
 	}
 	slices.Sort(headers)
-	return place, fmt.Sprintf("%q %q", slices.Compact(methods), slices.Compact(headers))
+	return place, fmt.Sprintf("%q %q %q", r.Scheme, slices.Compact(methods), slices.Compact(headers))
 }
 
 // routeNames gives each route without a name one made of host and path, and makes

@@ -82,6 +82,7 @@ type routeStatus struct {
 	Host     string   `json:"host,omitempty"`
 	Path     string   `json:"path"`
 	Match    string   `json:"match"` // exact, regex or prefix
+	Scheme   string   `json:"scheme"`
 	Methods  []string `json:"methods,omitempty"`
 	Headers  int      `json:"header_conditions,omitempty"`
 	Action   string   `json:"action"`
@@ -94,7 +95,7 @@ func (a Admin) Routes() any {
 	out := []routeStatus{}
 	for _, rt := range a.snap.Load().routes {
 		st := routeStatus{
-			Name: rt.name, Host: rt.host, Path: rt.pathText, Match: "prefix", Methods: rt.methods,
+			Name: rt.name, Host: rt.host, Path: rt.pathText, Match: "prefix", Scheme: rt.scheme, Methods: rt.methods,
 			Headers: len(rt.headers), Action: rt.action.kind(), Upstream: rt.upstreamName(), Tag: rt.tag,
 		}
 		switch {

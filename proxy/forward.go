@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"tickgate/config"
 	"tickgate/internal/h1"
 	"tickgate/internal/reason"
@@ -137,27 +135,24 @@ func (x *Exchange) hashKey() uint64 {
 	return 0
 }
 
-// hashOf never returns 0, which stands for no key.
-func hashOf(b []byte) uint64 { return xxhash.Sum64(b) | 1 }
-
 // hasherOf compiles a hash_key. A request without the header or cookie is hashed by
 // its client's address.
 func hasherOf(key string) func(x *Exchange) uint64 {
 	byAddr := func(x *Exchange) uint64 {
 		a := x.clientAddr().As16()
-		return hashOf(a[:])
+		return upstream.Hash(a[:])
 	}
 	orAddr := func(v []byte, x *Exchange) uint64 {
 		if len(v) == 0 {
 			return byAddr(x)
 		}
-		return hashOf(v)
+		return upstream.Hash(v)
 	}
 	switch kind, name := cutColon(key); kind {
 	case "path":
-		return func(x *Exchange) uint64 { return hashOf(x.req.Path()) }
+		return func(x *Exchange) uint64 { return upstream.Hash(x.req.Path()) }
 	case "uri":
-		return func(x *Exchange) uint64 { return hashOf(x.req.Target()) }
+		return func(x *Exchange) uint64 { return upstream.Hash(x.req.Target()) }
 	case "header":
 		field := []byte(name)
 		return func(x *Exchange) uint64 { return orAddr(x.req.GetName(field), x) }

@@ -31,7 +31,7 @@ type Gateway struct {
 	version  string
 
 	tlsFailures []atomic.Uint64 // by tlsterm.Failure
-	started  time.Time
+	started     time.Time
 
 	snap     atomic.Pointer[Snapshot]
 	access   atomic.Pointer[accesslog.Logger]

@@ -30,10 +30,7 @@ func (x *Exchange) appendTarget(dst []byte) []byte {
 	if rw := x.rt.rewrite; rw != nil && x.req.Form != h1.AsteriskForm {
 		return rw.append(dst, x)
 	}
-	if x.req.Form == h1.OriginForm || x.req.Form == h1.AsteriskForm {
-		return append(dst, x.req.Target()...)
-	}
-	return appendURI(dst, x.req.Path(), &x.req)
+	return x.req.AppendOriginTarget(dst)
 }
 
 func (x *Exchange) appendHost(dst []byte) []byte {

@@ -23,6 +23,7 @@ type route struct {
 	pathText  string
 	pathRegex *regexp.Regexp
 	captures  bool // something uses pathRegex's groups
+	scheme    string
 	methods   []string
 	headers   []headerMatch
 	action    action
@@ -142,7 +143,6 @@ func (t *pathTable) add(rt *route) {
 // route finds the request's route.
 func (x *Exchange) route() bool {
 	if x.req.Form == h1.AuthorityForm {
-		x.rt = x.snap.noRoute
 		x.c.allow = methodsServed // a gateway opens no tunnels for strangers
 		return x.fail(reason.MethodNotAllowed)
 	}
@@ -238,8 +238,11 @@ func choose(candidates []*route, x *Exchange, miss *methodMiss) *route {
 	return nil
 }
 
-// accepts checks method and headers.
+// accepts checks scheme, headers and method.
 func (rt *route) accepts(x *Exchange, miss *methodMiss) bool {
+	if rt.scheme != "any" && rt.scheme != x.scheme() {
+		return false
+	}
 	for i := range rt.headers {
 		if !rt.headers[i].holds(&x.req) {
 			return false
@@ -349,6 +352,7 @@ func (rt *route) compileMatch(r *config.Route) error {
 	default:
 		rt.pathText = r.Path
 	}
+	rt.scheme = r.Scheme
 	rt.methods = r.Methods
 	for _, h := range r.Headers {
 		m := headerMatch{name: []byte(h.Name), value: h.Value, not: h.Not}

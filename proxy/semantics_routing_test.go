@@ -145,8 +145,8 @@ routes:
 	if resp := g.get("/f"); resp.Get("Content-Type") != "text/x" {
 		t.Errorf("Content-Type %q, want text/x", resp.Get("Content-Type"))
 	}
-	if resp := g.do(request("HEAD", "/h")); resp.Get("Content-Length") != "13" {
-		t.Errorf("HEAD: Content-Length %q, want that of GET, 13", resp.Get("Content-Length"))
+	if resp := g.do(request("HEAD", "/h")); resp.Get("Content-Length") != "14" {
+		t.Errorf("HEAD: Content-Length %q, want that of GET, 14", resp.Get("Content-Length"))
 	}
 	a, b := string(g.get("/id").Body), string(g.get("/id").Body)
 	if len(a) != 32 || a == b || strings.Trim(a, "0123456789abcdef") != "" {

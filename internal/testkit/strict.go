@@ -284,7 +284,7 @@ func (m *message) target(req *Request) error {
 	case strings.HasPrefix(t, "/"):
 	case t == "*" && req.Method == "OPTIONS":
 	case req.Method == "CONNECT" && isAuthority(t):
-	case strings.HasPrefix(t, "http://"), strings.HasPrefix(t, "https://"):
+	case hasScheme(t, "http"), hasScheme(t, "https"):
 		_, rest, _ := strings.Cut(t, "://")
 		authority := rest
 		if i := strings.IndexAny(rest, "/?"); i >= 0 {
@@ -297,6 +297,12 @@ func (m *message) target(req *Request) error {
 		return m.flaw("target", "%q has no form of a target", t)
 	}
 	return nil
+}
+
+// hasScheme says whether t begins with the scheme, in any case (RFC 3986 section 3.1).
+func hasScheme(t, scheme string) bool {
+	got, _, found := strings.Cut(t, "://")
+	return found && strings.EqualFold(got, scheme)
 }
 
 // fields reads header or trailer fields and the empty line after them.
@@ -418,11 +424,11 @@ func (m *message) chunks() (body []byte, trailers []Field, err error) {
 // chunkSize reads "HEX *( ; name [ = value ] )" without any white space.
 func (m *message) chunkSize(line string) (int64, error) {
 	digits, extensions, extended := strings.Cut(line, ";")
-	if digits == "" || len(digits) > 15 || !isAll(digits, isHex) {
+	if digits == "" || len(digits) > 16 || len(digits) == 16 && digits[0] != '0' || !isAll(digits, isHex) {
 		return 0, m.flaw("chunk-size", "%q", line)
 	}
 	if extended {
-		for ext := range strings.SplitSeq(extensions, ";") {
+		for _, ext := range splitExtensions(extensions) {
 			name, value, valued := strings.Cut(ext, "=")
 			if !isToken(name) || valued && !isToken(value) && !isQuoted(value) {
 				return 0, m.flaw("chunk-extension", "%q", line)
@@ -434,6 +440,23 @@ func (m *message) chunkSize(line string) (int64, error) {
 		return 0, m.flaw("chunk-size", "%q", line)
 	}
 	return size, nil
+}
+
+// splitExtensions splits at the semicolons outside of quoted strings.
+func splitExtensions(s string) (exts []string) {
+	start, quoted := 0, false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == ';' && !quoted:
+			exts = append(exts, s[start:i])
+			start = i + 1
+		}
+	}
+	return append(exts, s[start:])
 }
 
 // trailers reads trailer fields, none of which may change how the message is read.

@@ -395,7 +395,8 @@ func TestHashFullBackend(t *testing.T) {
 }
 
 func TestHashOfBytes(t *testing.T) {
-	if Hash([]byte("a")) == Hash([]byte("b")) || Hash([]byte("a")) != Hash([]byte("a")) {
+	a, alsoA, b := []byte("a"), []byte("a"), []byte("b")
+	if Hash(a) == Hash(b) || Hash(a) != Hash(alsoA) {
 		t.Error("Hash does not tell keys apart")
 	}
 	if Hash(nil) == 0 {

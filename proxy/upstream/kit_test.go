@@ -61,7 +61,7 @@ func newSet(t testing.TB, opts Options, cfg *config.Upstream) *Set {
 	return build(t, newRegistry(t, opts), cfg)
 }
 
-// addrs returns the last octets of the backends' addresses, or "-" for nil.
+// short returns the last octet of a backend's 10.0.0.x:80, or "-" for nil.
 func short(b *Backend) string {
 	if b == nil {
 		return "-"
@@ -76,6 +76,7 @@ type lineServer struct {
 	ln       net.Listener
 	accepted atomic.Int64
 	open     sync.WaitGroup
+	stopped  chan struct{} // closed when no more are accepted
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -83,7 +84,7 @@ type lineServer struct {
 }
 
 func newLineServer(t testing.TB, ln net.Listener) *lineServer {
-	s := &lineServer{addr: ln.Addr().String(), ln: ln, ended: make(chan struct{}, 1000)}
+	s := &lineServer{addr: ln.Addr().String(), ln: ln, ended: make(chan struct{}, 1000), stopped: make(chan struct{})}
 	go s.accept()
 	t.Cleanup(s.stop)
 	return s
@@ -108,6 +109,7 @@ func listenUnix(t testing.TB) net.Listener {
 }
 
 func (s *lineServer) accept() {
+	defer close(s.stopped)
 	for {
 		c, err := s.ln.Accept()
 		if err != nil {
@@ -151,6 +153,7 @@ func (s *lineServer) waitEnded(t testing.TB, n int) {
 
 func (s *lineServer) stop() {
 	_ = s.ln.Close()
+	<-s.stopped
 	s.mu.Lock()
 	for _, c := range s.conns {
 		_ = c.Close()

@@ -359,6 +359,7 @@ func awaitFirst(sets []*Set, limit time.Duration) {
 			}
 			select {
 			case <-sub.first():
+				sub.deliver() // the lookup's own call may still be under way
 			case <-timer.C:
 				return
 			}
