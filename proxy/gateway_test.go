@@ -159,7 +159,7 @@ func waitFor(t testing.TB, what string, holds func() bool) {
 func (g *testGateway) metric(prefix string, labels ...string) (sum float64) {
 	g.t.Helper()
 	var text bytes.Buffer
-	if err := g.WriteMetrics(&text); err != nil {
+	if err := g.Meter().WritePrometheus(&text); err != nil {
 		g.t.Fatalf("write metrics: %v", err)
 	}
 series:

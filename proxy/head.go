@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"net/netip"
 	"strconv"
 
@@ -60,12 +61,39 @@ const (
 func (x *Exchange) copyFields(dst []byte) []byte {
 	skip := x.snap.rewritten.known
 	x.snap.rewritten.dropFrom(&x.req.Head)
+	if !x.trusted() {
+		skip |= posing
+		dropPosing(&x.req.Head)
+	}
+	if x.snap.trace == traceExtend && !x.hasTrace() {
+		skip |= traceState // it belongs to a trace that ends here
+	}
 	if ops := x.rt.reqOps; ops != nil {
 		skip |= ops.drop.known
 		ops.drop.dropFrom(&x.req.Head)
 	}
 	return x.req.AppendFields(dst, skip)
 }
+
+// posing are fields that only a trusted proxy may send on, as backends believe them.
+// Those that the gateway writes itself are left out anyway.
+var posing = h1.FieldsOf(h1.XForwardedPort, h1.XRealIP)
+
+// dropPosing drops the rest of the X-Forwarded family, of which more names are in use
+// than h1 knows.
+func dropPosing(h *h1.Head) {
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if f.ID != h1.Unknown || f.NameEnd-f.NameStart < uint32(len(xForwarded)) {
+			continue
+		}
+		if name := h.Name(i); name[len(xForwarded)-1] == '-' && bytes.EqualFold(name[:len(xForwarded)], xForwarded) {
+			f.Hop = true
+		}
+	}
+}
+
+var xForwarded = []byte("x-forwarded-")
 
 // appendFraming appends what frames the body (RFC 9112 section 6), and the
 // connection fields of an upgrade.
@@ -97,10 +125,10 @@ func (x *Exchange) appendForwarding(dst []byte) []byte {
 	if f.XForwarded {
 		dst = x.appendXForwarded(dst, trusted)
 	}
-	if f.Forwarded {
+	if f.Forwarded && x.sends(h1.Forwarded) {
 		dst = x.appendForwarded(dst, trusted)
 	}
-	if f.RequestIDHeader != "" {
+	if f.RequestIDHeader != "" && x.sends(h1.LookupField(x.snap.requestIDName)) {
 		dst = append(append(dst, f.RequestIDHeader...), ": "...)
 		dst = append(append(dst, x.id()...), "\r\n"...)
 	}
@@ -113,26 +141,39 @@ func (x *Exchange) appendForwarding(dst []byte) []byte {
 	return dst
 }
 
-func (x *Exchange) appendXForwarded(dst []byte, trusted bool) []byte {
-	dst = append(dst, "X-Forwarded-For: "...)
-	if trusted {
-		dst = x.appendAll(dst, h1.XForwardedFor)
-	}
-	dst = append(append(dst, x.c.addrText...), "\r\n"...)
+// sends reports whether the gateway writes a field of its own: the route may set it
+// to something else, or remove it.
+func (x *Exchange) sends(id h1.FieldID) bool {
+	return x.rt.reqOps == nil || id == h1.Unknown || !x.rt.reqOps.drop.known.Has(id)
+}
 
-	dst = append(dst, "X-Forwarded-Proto: "...)
-	if v := x.req.Get(h1.XForwardedProto); trusted && len(v) > 0 {
-		dst = append(dst, v...)
-	} else {
-		dst = append(dst, x.scheme()...)
+func (x *Exchange) appendXForwarded(dst []byte, trusted bool) []byte {
+	if x.sends(h1.XForwardedFor) {
+		dst = append(dst, "X-Forwarded-For: "...)
+		if trusted {
+			dst = x.appendAll(dst, h1.XForwardedFor)
+		}
+		dst = append(append(dst, x.c.addrText...), "\r\n"...)
 	}
-	dst = append(dst, "\r\nX-Forwarded-Host: "...)
-	if v := x.req.Get(h1.XForwardedHost); trusted && len(v) > 0 {
-		dst = append(dst, v...)
-	} else {
-		dst = append(dst, x.req.Host()...)
+	if x.sends(h1.XForwardedProto) {
+		dst = append(dst, "X-Forwarded-Proto: "...)
+		if v := x.req.Get(h1.XForwardedProto); trusted && len(v) > 0 {
+			dst = append(dst, v...)
+		} else {
+			dst = append(dst, x.scheme()...)
+		}
+		dst = append(dst, "\r\n"...)
 	}
-	return append(dst, "\r\n"...)
+	if x.sends(h1.XForwardedHost) {
+		dst = append(dst, "X-Forwarded-Host: "...)
+		if v := x.req.Get(h1.XForwardedHost); trusted && len(v) > 0 {
+			dst = append(dst, v...)
+		} else {
+			dst = append(dst, x.req.Host()...)
+		}
+		dst = append(dst, "\r\n"...)
+	}
+	return dst
 }
 
 // appendAll appends every value of a list field, each followed by ", ".

@@ -65,7 +65,7 @@ var endsLine = regexp.MustCompile(`(?m)^tickgate_request_ends_total\{reason="(\w
 func (g *hostileGateway) ends(t testing.TB) map[string]int {
 	t.Helper()
 	var text bytes.Buffer
-	if err := g.WriteMetrics(&text); err != nil {
+	if err := g.Meter().WritePrometheus(&text); err != nil {
 		t.Fatalf("write metrics: %v", err)
 	}
 	ends := map[string]int{}

@@ -10,6 +10,7 @@ import (
 
 	"tickgate/internal/admin"
 	"tickgate/internal/meter"
+	"tickgate/proxy/upstream"
 	"tickgate/tlsterm"
 )
 
@@ -28,7 +29,9 @@ var Metrics = []meter.Desc{
 func (g *Gateway) registerMetrics() {
 	g.meter.Describe(Metrics...)
 	g.meter.Describe(admin.Metrics...)
+	g.meter.Describe(upstream.Metrics...)
 	g.meter.Set().RegisterMetricsWriter(g.writeOwnMetrics)
+	g.meter.Set().RegisterMetricsWriter(g.registry.WriteMetrics)
 }
 
 func (g *Gateway) writeOwnMetrics(w io.Writer) {

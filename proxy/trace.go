@@ -29,11 +29,11 @@ const traceparentLen = len("00-0123456789abcdef0123456789abcdef-0123456789abcdef
 
 // appendTrace appends a traceparent in which this hop is the parent: the client's
 // trace goes on if it sent a valid one, a new one begins otherwise (W3C Trace
-// Context, section 3.2 and 4.3). tracestate is passed only with its trace, as the
-// snapshot's rewritten set holds traceparent alone.
+// Context, section 3.2 and 4.3). tracestate is passed only with its trace (copyFields).
 func (x *Exchange) appendTrace(dst []byte) []byte {
 	dst = append(dst, "traceparent: 00-"...)
-	if p := x.req.Get(h1.Traceparent); validTraceparent(p) {
+	if x.hasTrace() {
+		p := x.req.Get(h1.Traceparent)
 		dst = append(dst, p[3:36]...)
 		dst = appendHex64(dst, nonZero())
 		dst = append(append(dst, '-'), p[53:55]...)
@@ -44,6 +44,14 @@ func (x *Exchange) appendTrace(dst []byte) []byte {
 	}
 	return append(dst, "\r\n"...)
 }
+
+// hasTrace reports whether the client sent one valid traceparent; of several, none
+// can be preferred.
+func (x *Exchange) hasTrace() bool {
+	return !x.req.Repeated(h1.Traceparent) && validTraceparent(x.req.Get(h1.Traceparent))
+}
+
+var traceState = h1.FieldsOf(h1.Tracestate)
 
 // nonZero returns random bits: an all-zero id is invalid.
 func nonZero() uint64 { return rand.Uint64() | 1 }

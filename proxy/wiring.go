@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"io"
 	"net"
 
 	"tickgate/health"
@@ -33,13 +32,4 @@ type Prober struct{ *health.Checker }
 func (p Prober) Watch(t upstream.HealthTarget, o *health.Options, onChange func(up bool, cause string)) (stop func()) {
 	target := health.Target{Network: t.Network, Address: t.Address, Host: t.Host, TLS: t.TLS}
 	return p.Checker.Watch(target, o, func(tr health.Transition) { onChange(tr.Up, tr.Reason) })
-}
-
-// WriteMetrics writes every series in the Prometheus text format.
-func (g *Gateway) WriteMetrics(w io.Writer) error {
-	if err := g.meter.WritePrometheus(w); err != nil {
-		return err
-	}
-	g.registry.WriteMetrics(w)
-	return nil
 }

@@ -99,7 +99,7 @@ func (p *process) serveAdmin() error {
 		return fmt.Errorf("admin endpoint: %w", err)
 	}
 	p.admin = admin.Serve(ln, proxy.Admin{Gateway: p.gateway, ReloadFile: p.reload}, admin.Options{
-		Token: a.Token, WriteMetrics: p.gateway.WriteMetrics, Set: p.gateway.Meter().Set(), Log: p.log,
+		Token: a.Token, WriteMetrics: p.gateway.Meter().WritePrometheus, Set: p.gateway.Meter().Set(), Log: p.log,
 	})
 	return nil
 }

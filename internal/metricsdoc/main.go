@@ -15,6 +15,7 @@ import (
 	"tickgate/internal/admin"
 	"tickgate/internal/meter"
 	"tickgate/proxy"
+	"tickgate/proxy/upstream"
 )
 
 // section is one chapter of the document. A package that describes metrics gets one here.
@@ -26,6 +27,7 @@ type section struct {
 var sections = []section{
 	{"Requests, connections, process", meter.Metrics},
 	{"Workers, logs, certificates", proxy.Metrics},
+	{"Upstreams", upstream.Metrics},
 	{"Admin endpoint", admin.Metrics},
 }
 
