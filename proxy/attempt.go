@@ -23,6 +23,7 @@ type attempt struct {
 	timing    upstream.Timing
 	wrote     bool // some of the request was written
 	reuse     bool // the connection is sound and both sides keep it
+	again     bool // given up for its status: another attempt was granted
 	failed    reason.Reason
 }
 
@@ -46,9 +47,24 @@ func backendConnOf(nc net.Conn) backendConn {
 	case *sock.Conn:
 		return backendConn{rw: c, sk: c}
 	case *tls.Conn:
-		return backendConn{rw: c, sk: c.NetConn().(*sock.Conn), tls: true}
+		sk := c.NetConn().(*sock.Conn)
+		sk.UnderTLS()
+		return backendConn{rw: c, sk: sk, tls: true}
 	}
 	panic("BUG: backend connection of an unknown type")
+}
+
+// dirty reports whether a pooled connection was closed or holds bytes that nobody
+// asked for; p is room for one. A tls.Conn may have read them together with the last
+// response, so a look at the socket is not enough.
+func (be *backendConn) dirty(p []byte) bool {
+	if !be.tls {
+		return be.sk.Dirty()
+	}
+	be.sk.NoWait(true)
+	n, err := be.rw.Read(p)
+	be.sk.NoWait(false)
+	return n > 0 || !errors.Is(err, sock.ErrWouldBlock)
 }
 
 // responseBuffer holds what was received from the backend: buf[r:w] is unread.
@@ -107,8 +123,12 @@ func (x *Exchange) Exchange(nc net.Conn, fresh bool) (reuse bool, err error) {
 	if errors.Is(err, sock.ErrStale) {
 		return false, err
 	}
-	return x.att.reuse && x.att.failed == reason.OK && be.sk.Interrupted() == sock.NotInterrupted, nil
+	return x.att.reuse && x.att.failed == reason.OK && x.bodySent() && be.sk.Interrupted() == sock.NotInterrupted, nil
 }
+
+// bodySent reports whether the backend was sent the whole body. One that answered
+// without would take the next request on the connection for the rest of it.
+func (x *Exchange) bodySent() bool { return x.body.complete && x.body.failed == reason.OK }
 
 // converse sends the request and passes the response on.
 func (x *Exchange) converse(be backendConn, fresh bool) error {
@@ -123,6 +143,8 @@ func (x *Exchange) converse(be backendConn, fresh bool) error {
 	if !x.readResponseHead(be) {
 		return nil
 	}
+	x.body.answered.Store(true)
+	be.sk.ArmRead(0)
 	x.att.firstByte = time.Now()
 	x.phases.FirstByte = x.att.firstByte.Sub(x.att.sent)
 	if x.upgrading() && x.res.Status == 101 {
@@ -130,8 +152,8 @@ func (x *Exchange) converse(be backendConn, fresh bool) error {
 		return nil
 	}
 	if x.wantsOtherBackend(x.res.Status) {
-		x.att.failed = reason.BackendReset // the condition was checked; the word is not shown
-		x.att.wrote = true
+		x.att.failed = reason.BackendReset // shown only if no backend is left
+		x.att.again = true
 		return nil
 	}
 	x.respond(be)
@@ -155,10 +177,11 @@ func (x *Exchange) sendRequest(be backendConn, fresh bool) error {
 		return x.expectContinue(be, fresh)
 	}
 	be.sk.ArmRead(x.readLimit(0))
-	if !fresh && be.sk.Dirty() {
+	if !fresh && be.dirty(x.rb.buf[:1]) {
 		return sock.ErrStale
 	}
 	n, err := be.rw.Write(x.out)
+	be.sk.ArmWrite(0)
 	x.att.wrote = n > 0
 	if err != nil {
 		return err
@@ -175,7 +198,7 @@ func (x *Exchange) roundtrip(be backendConn, fresh bool) (err error) {
 		x.rb.w = n
 		return err
 	}
-	if !fresh && be.sk.Dirty() {
+	if !fresh && be.dirty(x.rb.buf[:1]) {
 		return sock.ErrStale
 	}
 	x.att.wrote = true
@@ -232,10 +255,14 @@ func (x *Exchange) backendFailure(err error, other reason.Reason) reason.Reason 
 	return reason.BackendStalled
 }
 
+// maxInterim is how many interim responses may come before the final one: a backend
+// that sends nothing else would keep everyone busy.
+const maxInterim = 32
+
 // readResponseHead reads until a final response head stands in x.res, or a 101 that
 // was asked for. Interim responses are passed on.
 func (x *Exchange) readResponseHead(be backendConn) bool {
-	for {
+	for interim := 0; ; {
 		n, err := x.res.Parse(x.rb.buf[x.rb.r:x.rb.w], &x.snap.resLimits)
 		if err != nil {
 			return x.attemptFailed(asReason(err, reason.BadBackendHead))
@@ -255,6 +282,9 @@ func (x *Exchange) readResponseHead(be backendConn) bool {
 		}
 		if x.res.Status == 101 {
 			return x.acceptUpgrade() || x.attemptFailed(reason.UnaskedUpgrade)
+		}
+		if interim++; interim > maxInterim {
+			return x.attemptFailed(reason.BadBackendHead)
 		}
 		if !x.passInterim() {
 			return x.attemptFailed(reason.ClientGone)

@@ -3,6 +3,10 @@ package proxy
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
 
 	"tickgate/internal/h1"
 	"tickgate/internal/reason"
@@ -29,6 +33,10 @@ type requestBody struct {
 	failed   reason.Reason
 	done     chan struct{}
 	once     bool
+
+	// Shared while the pump runs.
+	drained  atomic.Bool // the pump has read all of it; the last bytes may still be on their way
+	answered atomic.Bool // the final response head has come
 }
 
 // begin looks at what the head promises.
@@ -40,6 +48,8 @@ func (b *requestBody) begin(x *Exchange) {
 	b.received, b.limit = 0, 0
 	b.pumping, b.begun, b.once = false, false, false
 	b.failed = reason.OK
+	b.drained.Store(false)
+	b.answered.Store(false)
 	if b.chunked {
 		b.chunks.Reset()
 	}
@@ -90,8 +100,17 @@ func (b *requestBody) take(dst, src []byte) ([]byte, int) {
 	return dst, used
 }
 
-// replayable reports whether the whole body can be sent again.
-func (b *requestBody) replayable() bool { return b.complete && !b.begun }
+// replayable reports whether nothing of the body was lost to a failed attempt: the
+// prefix can be sent again, and what follows it has not been read.
+func (b *requestBody) replayable() bool { return !b.begun }
+
+// unread reports whether some of the body is still to be read from the client.
+func (b *requestBody) unread() bool {
+	if b.pumping {
+		return !b.drained.Load()
+	}
+	return !b.complete
+}
 
 func appendChunk(dst, data []byte) []byte {
 	dst = strconv.AppendUint(dst, uint64(len(data)), 16)
@@ -120,6 +139,7 @@ func (x *Exchange) startPump(be backendConn) {
 		return
 	}
 	b.pumping, b.begun = true, true
+	be.sk.ArmRead(x.readLimit(0)) // the wait for the response begins when the body ends
 	if b.done == nil {
 		b.done = make(chan struct{}, 1)
 	}
@@ -137,6 +157,7 @@ func (x *Exchange) pumpBody(be backendConn) {
 	for !b.complete && b.failed == reason.OK {
 		c.sk.ArmRead(timeouts.Body)
 		n, err := c.rw.Read(bufs.in[:b.readSize(len(bufs.in))])
+		c.sk.ArmRead(0) // a slow backend is no fault of the client
 		if err != nil {
 			b.failed = x.readFailure()
 			break
@@ -144,14 +165,15 @@ func (x *Exchange) pumpBody(be backendConn) {
 		var used int
 		bufs.out, used = b.take(bufs.out[:0], bufs.in[:n])
 		c.unread(bufs.in[used:n])
+		b.drained.Store(b.complete)
 		be.sk.ArmWrite(writeLimit)
-		if _, err := be.rw.Write(bufs.out); err != nil {
+		_, err = be.rw.Write(bufs.out)
+		be.sk.ArmWrite(0) // nor the other way round
+		if err != nil {
 			b.failed = reason.BackendWriteFailed
 			break
 		}
 	}
-	c.sk.ArmRead(0)
-	be.sk.ArmWrite(0)
 	pumpPool.Put(bufs)
 	x.endPump(be)
 }
@@ -159,11 +181,11 @@ func (x *Exchange) pumpBody(be backendConn) {
 // endPump tells the attempt how the body ended.
 func (x *Exchange) endPump(be backendConn) {
 	switch x.body.failed {
-	case reason.OK:
-		be.sk.ArmRead(x.limits().ResponseHeader)
-	case reason.BackendWriteFailed:
-		// The response, if there is one, tells more.
-		be.sk.ArmRead(x.limits().ResponseHeader)
+	case reason.OK, reason.BackendWriteFailed:
+		// After a failed write the response, if there is one, tells more.
+		if !x.body.answered.Load() {
+			be.sk.ArmRead(x.readLimit(x.limits().ResponseHeader))
+		}
 	default:
 		be.sk.Interrupt(sock.Cancelled)
 	}
@@ -179,15 +201,20 @@ func (b *requestBody) readSize(room int) int {
 	return int(min(b.left, int64(room)))
 }
 
-// readFailure says why the body could not be read.
+// readFailure says why the body could not be read: OK if joinPump stopped it.
 func (x *Exchange) readFailure() reason.Reason {
-	if x.c.sk.Interrupted() == sock.ReadExpired {
+	switch x.c.sk.Interrupted() {
+	case sock.ReadExpired:
 		return reason.BodyTimeout
+	case sock.Cancelled:
+		if !x.c.isGone() {
+			return reason.OK
+		}
 	}
 	return reason.ClientGone
 }
 
-// joinPump waits for the pump. One that still runs when the response is over is
+// joinPump waits for the pump. One that still reads when the response is over is
 // stopped: the rest of the body interests nobody any more.
 func (x *Exchange) joinPump(be backendConn) {
 	b := &x.body
@@ -195,16 +222,37 @@ func (x *Exchange) joinPump(be backendConn) {
 		return
 	}
 	b.pumping = false
+	if !b.awaitEnd() {
+		be.sk.Interrupt(sock.Cancelled)
+		x.c.sk.Interrupt(sock.Cancelled)
+		<-b.done
+	}
+	if x.c.sk.Interrupted() != sock.NotInterrupted && !x.c.isGone() {
+		x.c.sk.Resume() // so that the client can be told
+	}
+}
+
+// lastWrite is how long a pump that has read the whole body may take to be done
+// with it. Usually it is done but for its last instructions.
+const lastWrite = 50 * time.Millisecond
+
+// awaitEnd reports whether the pump ended by itself.
+func (b *requestBody) awaitEnd() bool {
 	select {
 	case <-b.done:
-		return
+		return true
 	default:
 	}
-	be.sk.Interrupt(sock.Cancelled)
-	x.c.sk.Interrupt(sock.Cancelled)
-	<-b.done
-	if !x.c.isGone() {
-		x.c.sk.Resume()
+	if !b.drained.Load() {
+		return false
+	}
+	timer := fasthttp.AcquireTimer(lastWrite)
+	defer fasthttp.ReleaseTimer(timer)
+	select {
+	case <-b.done:
+		return true
+	case <-timer.C:
+		return false
 	}
 }
 

@@ -153,6 +153,7 @@ func (c *clientConn) killed() bool {
 func (c *clientConn) headCut(snap *Snapshot) bool {
 	if c.sk.Interrupted() == sock.ReadExpired {
 		c.sk.Resume()
+		c.x.req.Abandon(c.in[c.r:c.w])
 		c.refuse(snap, reason.HeadTimeout)
 		return false
 	}

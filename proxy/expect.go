@@ -19,18 +19,21 @@ const expectWait = time.Second
 func (x *Exchange) expectContinue(be backendConn, fresh bool) error {
 	be.sk.ArmRead(x.readLimit(expectWait))
 	err := x.roundtrip(be, fresh)
-	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || be.sk.Interrupted() != sock.ReadExpired {
-		if err == nil {
-			be.sk.ArmRead(x.readLimit(x.limits().ResponseHeader))
+	if err == nil {
+		be.sk.ArmRead(x.readLimit(x.limits().ResponseHeader))
+		if be.sk.Interrupted() == sock.ReadExpired {
+			be.sk.Resume() // the answer came as the wait ended
 		}
+		return nil
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) || be.sk.Interrupted() != sock.ReadExpired {
 		return err
 	}
 	if _, ok := x.remaining(time.Now()); !ok {
 		return err
 	}
 	be.sk.Resume()
-	be.sk.ArmRead(x.readLimit(0))
-	if _, err := x.c.rw.Write(continueHead); err != nil {
+	if err := x.send(continueHead); err != nil {
 		return err
 	}
 	x.startPump(be)

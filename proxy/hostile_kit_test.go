@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -285,6 +286,9 @@ func (s *shot) judge(o outcome, seen []*testkit.Request) error {
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if rule := testkit.RuleOf(o.end); rule != "end" {
 		fail("the gateway's bytes end with %q: %w", rule, o.end)
+	}
+	if s.exact && slices.ContainsFunc(seen, func(r *testkit.Request) bool { return r.Target == "/smuggled" }) {
+		fail("smuggled")
 	}
 	for i, r := range o.responses {
 		switch {

@@ -13,6 +13,9 @@ import (
 // body is for people: status, reason and request id.
 func (x *Exchange) replyError() {
 	status := x.ended.Status()
+	if x.ended == reason.BadUpgrade && x.req.UpgradeRequired {
+		status = http.StatusUpgradeRequired
+	}
 	if status == 0 || x.ended == reason.ClientGone {
 		x.status = status
 		x.keepAlive = false
@@ -23,6 +26,10 @@ func (x *Exchange) replyError() {
 		s = append(s, "Retry-After: "...)
 		s = strconv.AppendInt(s, int64(max(1, x.retryIn/time.Second)), 10)
 		s = append(s, "\r\n"...)
+	}
+	if status == http.StatusUpgradeRequired {
+		// RFC 6455 section 4.4, RFC 9110 section 15.5.22.
+		s = append(s, "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"...)
 	}
 	if status == http.StatusMethodNotAllowed {
 		s = append(s, "Allow: "...)

@@ -31,7 +31,7 @@ const flushAt = 16 << 10
 func (x *Exchange) respond(be backendConn) {
 	kind := x.res.BodyKind(x.req.MethodID)
 	out := x.clientFraming(kind)
-	x.status = x.res.Status
+	x.status, x.bodyBytes = x.res.Status, 0
 	x.planPersistence(kind, out)
 	x.enc = x.chooseEncoder(out)
 	if x.enc != nil {
@@ -64,7 +64,7 @@ func (x *Exchange) clientFraming(kind h1.BodyKind) framing {
 // planPersistence decides whether the two connections outlive this response.
 func (x *Exchange) planPersistence(kind h1.BodyKind, out framing) {
 	x.att.reuse = x.res.KeepAlive && kind != h1.UntilClose
-	if out == byClose || !x.c.mayPersist(x.snap) || !x.body.pumping && !x.body.complete {
+	if out == byClose || !x.c.mayPersist(x.snap) || x.body.unread() {
 		x.keepAlive = false
 	}
 }
@@ -133,12 +133,19 @@ func appendStatusLine(dst []byte, status int, phrase []byte) []byte {
 
 // passInterim passes a 1xx head on to a client that knows them.
 func (x *Exchange) passInterim() bool {
-	if x.req.Minor == 0 || x.res.Status == 100 && !x.req.Expect100 {
-		return true // not for this client (RFC 9110 section 15.2)
+	if x.req.Minor == 0 || x.res.Status == 100 && (!x.req.Expect100 || x.body.pumping) {
+		return true // not for this client (RFC 9110 section 15.2), or it was told already
 	}
 	x.scratchHead()
-	_, err := x.c.rw.Write(x.c.scratch)
-	return err == nil
+	return x.send(x.c.scratch) == nil
+}
+
+// send writes to the client within timeouts.write.
+func (x *Exchange) send(p []byte) error {
+	x.c.sk.ArmWrite(x.snap.cfg.Timeouts.Write)
+	_, err := x.c.rw.Write(p)
+	x.c.sk.ArmWrite(0) // the next write may be far off
+	return err
 }
 
 func (x *Exchange) scratchHead() {
@@ -247,12 +254,11 @@ func (x *Exchange) passUntilClose(be backendConn, out framing) bool {
 			return false
 		}
 		x.rb.r = x.rb.w
-		if !x.flush() {
+		if x.enc != nil && !x.enc.flush(x) || !x.flush() {
 			return false
 		}
 		x.rb.r, x.rb.w = 0, 0
-		be.sk.ArmRead(x.readLimit(x.limits().Read))
-		err := x.readMore(be)
+		err := x.readBody(be)
 		if errors.Is(err, io.EOF) {
 			return true
 		}
@@ -269,11 +275,19 @@ func (x *Exchange) refill(be backendConn) bool {
 		return false
 	}
 	x.rb.r, x.rb.w = 0, 0
-	be.sk.ArmRead(x.readLimit(x.limits().Read))
-	if err := x.readMore(be); err != nil {
+	if err := x.readBody(be); err != nil {
 		return x.attemptFailed(x.backendFailure(err, reason.BackendTruncated))
 	}
 	return true
+}
+
+// readBody reads more of the response within timeouts.read. A client that is slow to
+// take it must not use up the backend's time.
+func (x *Exchange) readBody(be backendConn) error {
+	be.sk.ArmRead(x.readLimit(x.limits().Read))
+	err := x.readMore(be)
+	be.sk.ArmRead(0)
+	return err
 }
 
 // emit adds body data to the response, compressed and framed as it must be.
@@ -312,8 +326,7 @@ func (x *Exchange) flush() bool {
 
 func (x *Exchange) write(p []byte) bool {
 	x.started = true
-	x.c.sk.ArmWrite(x.snap.cfg.Timeouts.Write)
-	_, err := x.c.rw.Write(p)
+	err := x.send(p)
 	if err == nil {
 		return true
 	}
@@ -331,7 +344,6 @@ func (x *Exchange) clientFailure(err error) reason.Reason {
 // flushLast writes the end of a response. On a connection that goes on it is held
 // until the wait for the next request, which saves that wait a system call.
 func (x *Exchange) flushLast() {
-	x.c.sk.ArmWrite(0)
 	if !x.keepAlive || x.body.pumping {
 		x.flush()
 		return

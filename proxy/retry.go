@@ -59,6 +59,9 @@ func (s *retrySet) onStatus(status int) bool {
 // mayRetry decides about another attempt after attempt n failed.
 func (x *Exchange) mayRetry(n int) bool {
 	up := x.rt.upstream
+	if x.att.again {
+		return true
+	}
 	if n >= up.attempts || x.started || x.c.isGone() || !up.retryOn.names(x.att.failed) || !x.repeatable() {
 		return false
 	}

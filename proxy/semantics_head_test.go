@@ -193,7 +193,7 @@ func TestTraceContext(t *testing.T) {
 		g := newGateway(t, toBackend(be.Addr())+`forwarding: {trace_context: `+mode+`}`)
 		got := forwarded(t, g, be, request("GET", "/", strings.Split(fields, "\n")...), append(added, "Host")...)
 		_, got, _ = strings.Cut(got, "\n")
-		if !regexp.MustCompile("^(?:" + want + ")$").MatchString(got) || mode == "extend" && strings.Contains(got, "b7ad6b7169203331") {
+		if !regexp.MustCompile("^(?:"+want+")$").MatchString(got) || mode == "extend" && strings.Contains(got, "b7ad6b7169203331") {
 			t.Errorf("%s %q: the backend got %q, want %s", mode, fields, got, want)
 		}
 	}

@@ -153,7 +153,7 @@ func (t *tunnel) copy(dst, src leg, count *atomic.Int64, early []byte) {
 		if n > 0 {
 			continue
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, sock.ErrCut) {
 			halfClose(dst)
 			return
 		}

@@ -136,7 +136,7 @@ var (
 func wrongNames(n *names, document string) (complaints []string) {
 	for _, match := range codeSpan.FindAllStringSubmatch(codeFence.ReplaceAllString(document, ""), -1) {
 		span := match[1]
-		name := strings.NewReplacer("(*", "", ")", "", "(", "").Replace(span)
+		name := bare(span)
 		switch {
 		case goFile.MatchString(name):
 			if !n.files[name] {
@@ -161,6 +161,22 @@ func (n *names) known(name string) bool {
 	return isKey || n.external[parts[0]] && !n.ours[parts[0]] || regexp.MustCompile(`^\d`).MatchString(name)
 }
 
+// found counts the code spans of a document that name something of ours.
+func (n *names) found(document string) (count int) {
+	for _, match := range codeSpan.FindAllStringSubmatch(document, -1) {
+		if n.qualified[bare(match[1])] {
+			count++
+		}
+	}
+	return count
+}
+
+// fewestNames guards against a document that the rule no longer reads.
+const fewestNames = 10
+
+// bare removes the pointer's parentheses and a final "()" from a name.
+func bare(span string) string { return strings.NewReplacer("(*", "", ")", "", "(", "").Replace(span) }
+
 // read returns a file of the module.
 func read(t *testing.T, name string) string {
 	t.Helper()
@@ -181,8 +197,8 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		t.Run(path.Base(name), func(t *testing.T) {
 			text := read(t, name)
 			none(t, wrongNames(n, text))
-			if !strings.Contains(text, "`proxy.") && !strings.Contains(text, "`(*") {
-				t.Error("names no function")
+			if got := n.found(text); got < fewestNames {
+				t.Errorf("names %d things of the source (want at least %d)", got, fewestNames)
 			}
 		})
 	}
@@ -214,4 +230,8 @@ const limit = 1
 	f("`proxy.gone`", 1)
 	f("`exchange.gone` `(*exchange).gone` `gone.go` `limits.gone`", 4)
 	f("`gone.serve`", 1)
+
+	if got := n.found("`proxy.serve` `(*exchange).route` `proxy.gone` `GET`"); got != 2 {
+		t.Errorf("found %d, want 2", got)
+	}
 }

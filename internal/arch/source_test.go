@@ -3,6 +3,7 @@ package arch
 import (
 	"fmt"
 	"go/ast"
+	"go/token"
 	"os"
 	"regexp"
 	"slices"
@@ -58,31 +59,41 @@ func wrongDocs(m *module) (complaints []string) {
 	return complaints
 }
 
-// wrongTests lists what tests must not do: sleep to wait, and be skipped.
+// wrongTests lists what tests must not do: sleep to wait, unless time is simulated,
+// and be skipped.
 func wrongTests(m *module) (complaints []string) {
 	for _, p := range m.sorted() {
 		for _, f := range p.files {
-			if !f.test {
-				continue
+			if f.test {
+				complaints = append(complaints, wrongCalls(m, f)...)
 			}
-			ast.Inspect(f.syntax, func(n ast.Node) bool {
-				call, ok := n.(*ast.CallExpr)
-				if !ok {
-					return true
-				}
-				sel, ok := call.Fun.(*ast.SelectorExpr)
-				x, isIdent := identOf(sel, ok)
-				switch {
-				case !isIdent:
-				case x == "time" && sel.Sel.Name == "Sleep":
-					complaints = append(complaints, fmt.Sprintf("%s: a test sleeps", m.fset.Position(n.Pos())))
-				case slices.Contains([]string{"t", "b", "f", "tb"}, x) && slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, sel.Sel.Name):
-					complaints = append(complaints, fmt.Sprintf("%s: a test is skipped", m.fset.Position(n.Pos())))
-				}
-				return true
-			})
 		}
 	}
+	return complaints
+}
+
+// wrongCalls lists the calls of one test file that wrongTests is about. Within
+// synctest.Test a sleep takes no time and waits for nothing real.
+func wrongCalls(m *module, f *file) (complaints []string) {
+	var fakeUntil token.Pos // end of the synctest.Test call that was entered last
+	ast.Inspect(f.syntax, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		sel, ok := call.Fun.(*ast.SelectorExpr)
+		x, isIdent := identOf(sel, ok)
+		switch {
+		case !isIdent:
+		case x == "synctest" && sel.Sel.Name == "Test":
+			fakeUntil = call.End()
+		case x == "time" && sel.Sel.Name == "Sleep" && call.Pos() > fakeUntil:
+			complaints = append(complaints, fmt.Sprintf("%s: a test sleeps", m.fset.Position(n.Pos())))
+		case slices.Contains([]string{"t", "b", "f", "tb"}, x) && slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, sel.Sel.Name):
+			complaints = append(complaints, fmt.Sprintf("%s: a test is skipped", m.fset.Position(n.Pos())))
+		}
+		return true
+	})
 	return complaints
 }
 
@@ -136,6 +147,8 @@ func TestSourceRulesCatch(t *testing.T) {
 
 	none(t, wrongEpoll(made(t, "proxy/reactor/a.go", "package reactor\nconst c = unix.EPOLLIN")))
 	none(t, wrongTests(made(t, "health/a.go", "package a\nfunc f() { time.Sleep(1) }")))
+	none(t, wrongTests(made(t, "health/a_test.go", "package a\nfunc TestA(t *testing.T) { synctest.Test(t, func(t *testing.T) { time.Sleep(1) }) }")))
+	f(wrongTests, "a_test.go:3", "health/a_test.go", "package a\nfunc TestA(t *testing.T) { synctest.Test(t, nil) }\nfunc TestB(t *testing.T) { time.Sleep(1) }")
 }
 
 // folders are the top-level folders of docs/architecture.md; hidden ones that git

@@ -33,6 +33,7 @@ type Backend struct {
 	Addr string
 
 	server *fasthttp.Server
+	ln     net.Listener
 	served chan error // result of Serve, buffered
 }
 
@@ -100,7 +101,7 @@ func serve(name string, handler fasthttp.RequestHandler) (Backend, error) {
 		IdleTimeout:                   2 * time.Minute,
 		Logger:                        silent{},
 	}
-	b := Backend{Name: name, Addr: ln.Addr().String(), server: server, served: make(chan error, 1)}
+	b := Backend{Name: name, Addr: ln.Addr().String(), server: server, ln: ln, served: make(chan error, 1)}
 	go func() { b.served <- server.Serve(ln) }()
 	return b, nil
 }
@@ -151,8 +152,11 @@ func (d *Demo) Close() error {
 
 // shutdown stops one backend.
 func (b Backend) shutdown(ctx context.Context) error {
+	// The listener is closed here since fasthttp only closes those that Serve has
+	// taken: a server that is stopped before its goroutine ran would serve forever.
+	_ = b.ln.Close()
 	err := b.server.ShutdownWithContext(ctx)
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("stop demonstration backend %q: %w", b.Name, err)
 	}
 	if err := <-b.served; err != nil {

@@ -97,7 +97,7 @@ func TestUnreadLongBodyCostsTheConnection(t *testing.T) {
 
 func TestUploadAndDownloadInBoundedMemory(t *testing.T) {
 	d := running(t)
-	const size = 256 << 20
+	const size = 64 << 20
 	grown := heapGrowth(func() {
 		c := testkit.Dial(t, d.Quotes[0].Addr)
 		c.Send(fmt.Sprintf("PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", size))

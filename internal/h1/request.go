@@ -80,6 +80,10 @@ func (h *RequestHead) Parse(buf []byte, lim *Limits) (n int, err error) {
 	return n, nil
 }
 
+// Abandon gives up a head that will not become whole; buf is as in Parse. The accessors
+// then return what had been read, as after an error.
+func (h *RequestHead) Abandon(buf []byte) { h.Raw = buf[min(h.lead, len(buf)):] }
+
 // parse is Parse with limits made effective.
 func (h *RequestHead) parse(buf []byte, lim *Limits) (int, reason.Reason) {
 	if h.stage < stageLine {

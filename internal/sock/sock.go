@@ -31,6 +31,20 @@ import (
 // nobody asked for, and that nothing was written to it: another one may be taken.
 var ErrStale = errors.New("sock: connection is stale")
 
+// ErrCut stands for io.EOF on a connection under TLS (UnderTLS): the peer closed, and
+// whether it said so before, with close_notify, only the layer above knows.
+var ErrCut = errors.New("sock: connection ended below TLS")
+
+// ErrWouldBlock says that there is nothing to read right now (NoWait). It is a
+// temporary net.Error, which does not end a tls.Conn above.
+var ErrWouldBlock error = wouldBlock{}
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "sock: nothing to read" }
+func (wouldBlock) Timeout() bool   { return false }
+func (wouldBlock) Temporary() bool { return true }
+
 // Cause says why a Conn was interrupted. The zero value is: it was not.
 type Cause uint32
 
@@ -66,6 +80,9 @@ type Conn struct {
 	out   []byte // bytes to send before the next read waits
 	hold  HoldMode
 	spare []byte // backing of out in HoldCopy mode
+
+	underTLS bool // see UnderTLS
+	noWait   bool // see NoWait
 
 	// Owned by the writing goroutine.
 	wbuf []byte
@@ -159,6 +176,7 @@ func (c *Conn) sendAndRead(p []byte, first step) (int, error) {
 		if err = c.Flush(); err != nil {
 			return 0, err
 		}
+		c.writeBy.Store(0)
 		return c.read(p, stepRead)
 	}
 	if err == nil && len(c.out) == 0 {
@@ -169,6 +187,9 @@ func (c *Conn) sendAndRead(p []byte, first step) (int, error) {
 
 func (c *Conn) read(p []byte, first step) (int, error) {
 	if c.raw == nil {
+		if c.noWait {
+			return 0, ErrWouldBlock
+		}
 		return c.nc.Read(p)
 	}
 	c.rbuf, c.rn, c.rerr, c.rstep = p, 0, nil, first
@@ -179,9 +200,21 @@ func (c *Conn) read(p []byte, first step) (int, error) {
 	}
 	if err == nil && c.rn == 0 && c.rstep == stepRead && len(p) > 0 {
 		err = io.EOF
+		if c.underTLS {
+			err = ErrCut
+		}
 	}
 	return c.rn, err
 }
+
+// UnderTLS makes the end of the stream ErrCut in place of io.EOF. crypto/tls takes
+// an io.EOF between two records for an end in order, so that a cut could not be told
+// from a close_notify.
+func (c *Conn) UnderTLS() { c.underTLS = true }
+
+// NoWait makes reads that find nothing return ErrWouldBlock at once, or stops that.
+// It is how a layer above is asked whether it still holds something.
+func (c *Conn) NoWait(on bool) { c.noWait = on }
 
 // readStep runs inside the poller: returning false waits for the next readable
 // edge. The poller was armed before the first call, so an answer that arrives
@@ -206,6 +239,7 @@ func (c *Conn) readStep(fd uintptr) bool {
 				c.rstep = stepShort
 				return true
 			}
+			c.writeBy.Store(0) // what follows is a wait for the peer
 			checked := c.rstep == stepCheck
 			c.rstep = stepRead
 			if checked {
@@ -223,6 +257,10 @@ func (c *Conn) readStep(fd uintptr) bool {
 			c.rn = n
 			return true
 		case syscall.EAGAIN:
+			if c.noWait {
+				c.rerr = ErrWouldBlock
+				return true
+			}
 			return false
 		case syscall.EINTR:
 			continue
@@ -297,7 +335,7 @@ func (c *Conn) writeStep(fd uintptr) bool {
 // removes it.
 func (c *Conn) ArmRead(d time.Duration) { c.readBy.Store(c.sw.after(d)) }
 
-// ArmWrite sets the deadline of writes likewise.
+// ArmWrite sets the deadline of writes likewise. A Roundtrip that has sent everything removes it.
 func (c *Conn) ArmWrite(d time.Duration) { c.writeBy.Store(c.sw.after(d)) }
 
 // SetDeadline implements net.Conn on the sweep.

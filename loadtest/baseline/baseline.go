@@ -136,7 +136,14 @@ func serve(ctx context.Context, ln net.Listener, run func(net.Listener) error, s
 		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
+	// A server that is stopped before its goroutine ran does not know its listener.
+	_ = ln.Close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	return shutdown(ctx)
+	err := shutdown(ctx)
+	<-failed // that the listener is closed is no news
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
 }

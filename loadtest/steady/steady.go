@@ -145,17 +145,18 @@ func newClient(u *url.URL, o Options) *client {
 // errGone says that the server refuses connections after it took some.
 var errGone = errors.New("server is gone")
 
-// loop sends one request after another until ctx ends or the server is gone.
+// loop sends one request after another until ctx ends or the server is gone. It
+// sends at least one, and ends no request or handshake early.
 func (c *client) loop(ctx context.Context) {
 	defer c.close()
-	for ctx.Err() == nil {
+	for first := true; first || ctx.Err() == nil; first = false {
 		if c.conn != nil && c.readable() { // nothing is due: this is a close
 			c.Closed++
 			c.close()
 		}
 		if c.conn == nil {
-			if err := c.dial(ctx); err != nil {
-				if errors.Is(err, errGone) || ctx.Err() != nil {
+			if err := c.dial(context.WithoutCancel(ctx)); err != nil {
+				if errors.Is(err, errGone) {
 					return
 				}
 				c.fail(&c.DialFailed, err)

@@ -121,7 +121,7 @@ func TestOverPlainAndTLS(t *testing.T) {
 		}
 	}
 	r, err := Run(t.Context(), Options{URL: "https://" + ln.Addr().String(), Conns: 1, Duration: 20 * time.Millisecond})
-	if err != nil || r.DialFailed == 0 || !strings.Contains(r.FirstError, "certificate") {
+	if err != nil || r.OK > 0 || r.DialFailed == 0 || !strings.Contains(r.FirstError, "certificate") {
 		t.Errorf("not verified: %+v %v", r, err)
 	}
 	cancel()
