@@ -114,8 +114,12 @@ func (x *Exchange) Exchange(nc net.Conn, fresh bool) (reuse bool, err error) {
 	err = x.converse(be, fresh)
 	x.c.sk.Watch(false)
 	x.joinPump(be)
-	if x.att.failed != reason.OK && x.body.failed != reason.OK && x.body.failed != reason.BackendWriteFailed {
+	switch {
+	case x.att.failed == reason.OK:
+	case x.body.failed != reason.OK && x.body.failed != reason.BackendWriteFailed:
 		x.att.failed = x.body.failed // the cause of what the response side saw
+	case x.att.failed == reason.BackendTimeout && be.sk.Interrupted() == sock.WriteExpired:
+		x.att.failed = reason.BackendWriteFailed // it would not take the request
 	}
 	x.c.detach()
 	be.sk.ArmRead(0)

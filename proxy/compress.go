@@ -25,7 +25,7 @@ type compressor interface {
 // compression is a compiled config.Compression.
 type compression struct {
 	codings []*coding // best first
-	types   []string  // exact, or ending in "/" for a whole tree
+	types   [][]byte  // exact, or ending in "/" for a whole tree
 	minSize int64
 }
 
@@ -46,7 +46,7 @@ func compileCompression(c *config.Compression) *compression {
 		out.codings = append(out.codings, cd)
 	}
 	for _, t := range c.Types {
-		out.types = append(out.types, strings.TrimSuffix(strings.ToLower(t), "*"))
+		out.types = append(out.types, []byte(strings.TrimSuffix(t, "*")))
 	}
 	return out
 }
@@ -87,26 +87,73 @@ type encoder struct {
 }
 
 // eligible reports whether the response may be compressed at all, and so varies by
-// Accept-Encoding: a body that is whole, of a listed type, not coded yet, and that
-// the origin lets proxies transform (RFC 9110 section 7.7).
-func (x *Exchange) eligible(c *compression, out framing) bool {
-	if out == noBody || x.res.Status < 200 || x.res.Status == 206 || x.res.Has(h1.ContentEncoding) || x.res.Has(h1.ContentRange) {
+// Accept-Encoding: a representation that is whole, of a listed type, not coded yet,
+// and that the origin lets proxies transform (RFC 9110 section 7.7). The answer to
+// HEAD varies as that to GET does.
+func (x *Exchange) eligible(c *compression) bool {
+	if x.res.Status == 204 || x.res.Status == 206 || x.res.Status == 304 || x.res.Has(h1.ContentEncoding) || x.res.Has(h1.ContentRange) {
 		return false
 	}
 	if x.res.ContentLength >= 0 && x.res.ContentLength < c.minSize {
 		return false
 	}
-	if bytes.Contains(x.res.Get(h1.CacheControl), []byte("no-transform")) {
-		return false
-	}
-	return c.takes(x.res.Get(h1.ContentType))
+	return c.takes(x.res.Get(h1.ContentType)) && !x.forbidsTransform()
 }
 
+// forbidsTransform looks into every Cache-Control field.
+func (x *Exchange) forbidsTransform() bool {
+	for i := range x.res.Fields {
+		if x.res.Fields[i].ID == h1.CacheControl && containsFold(x.res.Value(i), noTransform) {
+			return true
+		}
+	}
+	return false
+}
+
+var noTransform = []byte("no-transform")
+
+// variesByCoding reports whether the response differs for clients that accept other
+// codings, so that caches must be told, compressed or not (RFC 9110 section 12.5.5).
+func (x *Exchange) variesByCoding() bool {
+	if x.rt.compress == nil || !x.eligible(x.rt.compress) {
+		return false
+	}
+	for i := range x.res.Fields {
+		if x.res.Fields[i].ID != h1.Vary {
+			continue
+		}
+		// Do not say it twice.
+		if v := x.res.Value(i); containsFold(v, acceptEncoding) || bytes.Equal(v, star) {
+			return false
+		}
+	}
+	return true
+}
+
+// containsFold reports whether sub is within b, in any case.
+func containsFold(b, sub []byte) bool {
+	for i := 0; i+len(sub) <= len(b); i++ {
+		if bytes.EqualFold(b[i:i+len(sub)], sub) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	acceptEncoding = []byte("accept-encoding")
+	star           = []byte("*")
+)
+
 func (c *compression) takes(contentType []byte) bool {
-	media, _, _ := bytes.Cut(contentType, []byte(";"))
-	media = bytes.ToLower(bytes.TrimSpace(media))
+	media := contentType
+	if i := bytes.IndexByte(media, ';'); i >= 0 {
+		media = media[:i]
+	}
+	media = bytes.TrimSpace(media)
 	for _, t := range c.types {
-		if string(media) == t || strings.HasSuffix(t, "/") && bytes.HasPrefix(media, []byte(t)) {
+		tree := bytes.HasSuffix(t, slash) && len(media) >= len(t)
+		if bytes.EqualFold(media, t) || tree && bytes.EqualFold(media[:len(t)], t) {
 			return true
 		}
 	}
@@ -116,7 +163,7 @@ func (c *compression) takes(contentType []byte) bool {
 // chooseEncoder returns the encoder for this response, or nil to leave it alone.
 func (x *Exchange) chooseEncoder(out framing) *encoder {
 	c := x.rt.compress
-	if c == nil || !x.eligible(c, out) {
+	if c == nil || out == noBody || !x.eligible(c) {
 		return nil
 	}
 	cd := c.negotiate(x.req.Get(h1.AcceptEncoding))
@@ -128,16 +175,20 @@ func (x *Exchange) chooseEncoder(out framing) *encoder {
 		e.out = byClose
 		x.keepAlive = false
 	}
-	e.replaces = h1.FieldsOf(h1.ETag)
+	e.replaces = replacedByCoding
 	e.stream = bytes.HasPrefix(x.res.Get(h1.ContentType), []byte("text/event-stream"))
 	e.w.Reset(e)
 	return e
 }
 
+// replacedByCoding are fields that speak of the backend's bytes. Ranges are of
+// those, so they cannot be offered either.
+var replacedByCoding = h1.FieldsOf(h1.ETag, h1.AcceptRanges)
+
 // appendFields writes the fields that describe the coded body. The validator is
 // weakened: another representation has other bytes (RFC 9110 section 8.8.1).
 func (e *encoder) appendFields(dst []byte, _ *Exchange) []byte {
-	dst = append(append(append(dst, "Content-Encoding: "...), e.coding.name...), "\r\nVary: Accept-Encoding\r\n"...)
+	dst = append(append(append(dst, "Content-Encoding: "...), e.coding.name...), "\r\n"...)
 	if len(e.etag) == 0 {
 		return dst
 	}

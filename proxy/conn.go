@@ -87,9 +87,7 @@ func (c *clientConn) readHead() bool {
 	if c.r == c.w && !c.await(snap) {
 		return false
 	}
-	if c.state.Load() == uint32(meter.Idle) {
-		c.setState(meter.Active)
-	}
+	c.activate()
 	c.sk.ArmRead(snap.cfg.Timeouts.Head)
 	for {
 		n, err := c.x.req.Parse(c.in[c.r:c.w], &snap.reqLimits)
@@ -133,14 +131,37 @@ func (c *clientConn) await(snap *Snapshot) bool {
 	return false
 }
 
-// lastWord gives a request that arrived just as an idle connection was told to close
-// its answer.
+// lastWord sends what is still held when an idle connection is told to close, and
+// gives a request that has arrived in the same moment its answer.
 func (c *clientConn) lastWord() bool {
-	if !c.sk.Readable() {
+	c.sk.Resume()
+	if c.sk.Flush() != nil || !c.sk.Readable() {
 		return false
 	}
-	c.sk.Resume()
 	return c.fill()
+}
+
+// activate marks the connection as busy, unless it is. The lock keeps a drain from
+// taking it for idle from here on.
+func (c *clientConn) activate() {
+	if c.state.Load() != uint32(meter.Idle) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setState(meter.Active)
+	if c.killedBy == reason.OK && c.sk.Interrupted() == sock.Cancelled {
+		c.sk.Resume() // told to close an instant ago, but a request is here
+	}
+}
+
+// closeIfIdle tells an idle connection to close.
+func (c *clientConn) closeIfIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Load() == uint32(meter.Idle) {
+		c.sk.Interrupt(sock.Cancelled)
+	}
 }
 
 func (c *clientConn) killed() bool {

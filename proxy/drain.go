@@ -4,9 +4,7 @@ import (
 	"context"
 	"time"
 
-	"tickgate/internal/meter"
 	"tickgate/internal/reason"
-	"tickgate/internal/sock"
 )
 
 // Drain ends the gateway without losing a request: readiness fails, after
@@ -42,9 +40,7 @@ func (g *Gateway) awaitIdle(ctx context.Context) {
 			return
 		}
 		for _, c := range open {
-			if meter.ConnState(c.state.Load()) == meter.Idle {
-				c.sk.Interrupt(sock.Cancelled)
-			}
+			c.closeIfIdle()
 		}
 		wait(ctx, drainRound)
 	}

@@ -41,7 +41,11 @@ func (g *Gateway) logEnd(x *Exchange) {
 	if x.backend != nil {
 		e.Str("upstream", x.rt.upstreamName()).Str("backend", x.backend.Label()).Int("attempts", x.att.number)
 	}
-	e.Bytes("request_id", x.id()).Msg("request failed")
+	message := "request failed"
+	if s := x.ended.Status(); s >= 400 && s < 500 {
+		message = "request refused"
+	}
+	e.Bytes("request_id", x.id()).Msg(message)
 }
 
 // logAttempt writes a line about a backend that could not be connected to.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -44,9 +45,11 @@ func (c *clientConn) handshake() bool {
 	return false
 }
 
-// plainOnTLS answers plain HTTP on a TLS port.
-const plainOnTLS = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 66\r\nConnection: close\r\n\r\n" +
-	"400 Bad Request\nThis port speaks HTTPS; the request was plain HTTP\n"
+// plainBody tells a person why plain HTTP on a TLS port is refused.
+const plainBody = "400 Bad Request\nreason: plain_on_tls\nThis port speaks HTTPS; the request was plain HTTP.\n"
+
+var plainOnTLS = fmt.Sprintf("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"+
+	"Content-Length: %d\r\nConnection: close\r\n\r\n%s", len(plainBody), plainBody)
 
 func (c *clientConn) answerPlain(err error) {
 	var rec tls.RecordHeaderError

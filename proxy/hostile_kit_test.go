@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -188,7 +189,7 @@ func (g *hostileGateway) fire(s *shot, n int) (outcome, error) {
 	sound, rest := soundRequests(s.raw)
 	var o outcome
 	for _, req := range sound {
-		if !o.read(c.br, req.Method) || o.last().Get("Connection") == "close" {
+		if !o.read(c.br, req.Method) || saysClose(o.last()) {
 			break
 		}
 	}
@@ -223,6 +224,11 @@ func (o *outcome) read(br *bufio.Reader, method string) bool {
 	}
 	o.responses = append(o.responses, resp)
 	return true
+}
+
+// saysClose reports whether a response ends its connection.
+func saysClose(r *testkit.Response) bool {
+	return slices.ContainsFunc(r.All("Connection"), func(v string) bool { return strings.Contains(v, "close") })
 }
 
 func (o *outcome) last() *testkit.Response { return o.responses[len(o.responses)-1] }
@@ -292,7 +298,7 @@ func (s *shot) judge(o outcome, seen []*testkit.Request) error {
 	}
 	for i, r := range o.responses {
 		switch {
-		case r.Get("Connection") == "close" && i != len(o.responses)-1:
+		case saysClose(r) && i != len(o.responses)-1:
 			fail("response %d says close, but another follows", i)
 		case r.Status == 501 || r.Status == 505 || r.Status >= 400 && r.Status < 500: // the gateway's own word
 		case r.Status != 200:
@@ -304,7 +310,7 @@ func (s *shot) judge(o outcome, seen []*testkit.Request) error {
 			seen = seen[1:]
 		}
 	}
-	if len(o.responses) < len(sound) && (len(o.responses) == 0 || o.last().Get("Connection") != "close") {
+	if len(o.responses) < len(sound) && (len(o.responses) == 0 || !saysClose(o.last())) {
 		fail("%d responses to %d sound requests", len(o.responses), len(sound))
 	}
 	for _, req := range seen {
@@ -365,7 +371,8 @@ func (s *shot) endedAsWanted(o outcome) error {
 		return nil
 	}
 	isHead := len(last.Body) == 0 && last.Get("Content-Length") != "0"
-	if got := reasonOf(last); last.Status != s.want.Status() || !isHead && got != s.want.String() {
+	otherVersion := s.want == reason.BadUpgrade && last.Status == http.StatusUpgradeRequired // RFC 6455 section 4.2.2
+	if got := reasonOf(last); last.Status != s.want.Status() && !otherVersion || !isHead && got != s.want.String() {
 		return fmt.Errorf("%d %s, want %d %v", last.Status, got, s.want.Status(), s.want)
 	}
 	return nil

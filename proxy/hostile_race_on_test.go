@@ -4,4 +4,4 @@ package proxy_test
 
 // hostileScale divides the counts of mutations: the race detector makes each exchange
 // several times as dear.
-const hostileScale = 2
+const hostileScale = 4

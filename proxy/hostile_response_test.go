@@ -2,14 +2,18 @@ package proxy_test
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,14 +47,17 @@ type badAnswer struct {
 	corked bool  // the writes reach the gateway at once: over TLS, several records in one segment
 	end    ending
 	secure bool // over TLS
-	// How the client asks.
+	// How the client asks; the method is GET unless set, lines are further fields.
+	method       string
+	lines        string
 	minor        int
 	clientSecure bool
 	// want is how the request must end, if exact.
 	want  reason.Reason
 	exact bool
 
-	played chan struct{}
+	once   sync.Once
+	played chan struct{} // closed when it was said
 }
 
 func (a *badAnswer) String() string {
@@ -76,12 +83,15 @@ func (a *badAnswer) endError() error {
 func (a *badAnswer) reading() (resp *testkit.Response, excess int, err error) {
 	raw := tolerated(a.raw)
 	br := bufio.NewReaderSize(io.MultiReader(strings.NewReader(raw), endOfStream{a.endError()}), len(raw)+16)
-	resp, err = testkit.ReadResponse(br, "GET")
+	resp, err = testkit.ReadResponse(br, a.asks())
 	if err == nil && resp.Status == 101 {
 		err = errors.New("101 unasked")
 	}
 	return resp, br.Buffered(), err
 }
+
+// asks is the method of the request.
+func (a *badAnswer) asks() string { return cmp.Or(a.method, "GET") }
 
 // tolerated gives a status line the space before its empty phrase, which many
 // servers leave out and the gateway puts in.
@@ -211,7 +221,7 @@ func (b *badBackend) serve(raw *corkConn) {
 // play sends the answer and ends the connection as it says. It reports whether the
 // connection is open for another request.
 func (a *badAnswer) play(conn net.Conn, raw *corkConn) bool {
-	defer close(a.played)
+	defer a.once.Do(func() { close(a.played) }) // a retry plays it again
 	raw.corked = a.corked
 	from := 0
 	for _, cut := range append(a.cuts, len(a.raw)) {
@@ -240,14 +250,26 @@ type badPair struct {
 	fired                    atomic.Int64
 }
 
-func startBadPair(t *testing.T) *badPair {
+// backendLimit is how long backends may be silent. It is long under the race detector,
+// where a handshake can take as long as that.
+const backendLimit = hostileScale * 500 * time.Millisecond
+
+const (
+	// noRetries makes every attempt count.
+	noRetries = "{attempts: 1}"
+	// retries are for backends that close connections which may be in the pool.
+	retries = "{attempts: 3, budget_percent: 100, budget_min: 1000}"
+)
+
+func startBadPair(t *testing.T, retry string) *badPair {
+	t.Helper()
 	pair := testcert.New(t)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pair.CertPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := &badPair{plainBackend: newBadBackend(t, nil), tlsBackend: newBadBackend(t, pair.ServerTLS(t))}
-	const upstream = "  %s: {servers: [{address: %q}], retry: {attempts: 1}, timeouts: {response_header: 500ms, read: 500ms}%s}\n"
+	upstream := "  %s: {servers: [{address: %q}], retry: " + retry + ", timeouts: {response_header: " + backendLimit.String() + ", read: " + backendLimit.String() + "}%s}\n"
 	p.hostileGateway = startHostile(t, "upstreams:\n"+
 		fmt.Sprintf(upstream, "plain", p.plainBackend.ln.Addr(), "")+
 		fmt.Sprintf(upstream, "tls", p.tlsBackend.ln.Addr(), fmt.Sprintf(", tls: {ca_file: %q, server_name: localhost}", ca))+
@@ -273,13 +295,13 @@ func (p *badPair) ask(a *badAnswer) error {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	_, _ = fmt.Fprintf(c, "GET %s HTTP/1.%d\r\nHost: a.example\r\n\r\n", bad, a.minor)
-	resp, err := testkit.ReadResponse(c.br, "GET")
+	_, _ = fmt.Fprintf(c, "%s %s HTTP/1.%d\r\nHost: a.example\r\n%s\r\n", a.asks(), bad, a.minor, a.lines)
+	resp, err := testkit.ReadResponse(c.br, a.asks())
 	if judged := a.judge(resp, err); judged != nil {
 		return judged
 	}
 	<-a.played
-	if err == nil && resp.Get("Connection") != "close" && !resp.UntilClose {
+	if err == nil && !saysClose(resp) && !resp.UntilClose {
 		return askGood(c, good)
 	}
 	if rest, _ := io.ReadAll(c.br); len(rest) > 0 {
@@ -309,6 +331,11 @@ func askGood(c *hostileClient, target string) error {
 func (a *badAnswer) judge(got *testkit.Response, err error) error {
 	want, _, unsound := a.reading()
 	own := err == nil && (got.Status == 502 || got.Status == 504) && reasonOf(got) != ""
+	if err == nil {
+		if err := agreesOnResponse(got, a.asks()); err != nil {
+			return err
+		}
+	}
 	switch rule := testkit.RuleOf(err); {
 	case err != nil && rule != "cut" && rule != "io":
 		return fmt.Errorf("the client got malformed bytes, %s: %w: %q", rule, err, got.Raw)
@@ -322,6 +349,19 @@ func (a *badAnswer) judge(got *testkit.Response, err error) error {
 		return fmt.Errorf("want it passed on, got %v, %q", err, got.Raw)
 	case own && (reasonOf(got) != a.want.String() || got.Status != a.want.Status()):
 		return fmt.Errorf("got %d %s, want %v", got.Status, reasonOf(got), a.want)
+	}
+	return nil
+}
+
+// agreesOnResponse compares net/http's reading of a response with the strict parser's.
+func agreesOnResponse(want *testkit.Response, method string) error {
+	got, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(want.Raw)), &http.Request{Method: method})
+	if err != nil {
+		return fmt.Errorf("net/http: %w: %.300q", err, want.Raw)
+	}
+	body, err := io.ReadAll(got.Body)
+	if err != nil || got.StatusCode != want.Status || !bytes.Equal(body, want.Body) {
+		return fmt.Errorf("net/http reads %d %.100q, %w: %.300q", got.StatusCode, body, err, want.Raw)
 	}
 	return nil
 }
@@ -369,13 +409,16 @@ func (p *badPair) askAll(t *testing.T, answers []*badAnswer, clients int) {
 
 // TestHostileResponses has backends send every bad answer of the corpus.
 func TestHostileResponses(t *testing.T) {
-	p := startBadPair(t)
+	p := startBadPair(t, noRetries)
 	rng := rand.New(rand.NewPCG(hostileSeed, 3))
 	var answers []*badAnswer
 	wanted := map[string]int{}
 	for _, c := range corpus.Responses {
 		for _, end := range []ending{closes, cutsOff, resets, stays} {
 			for _, secure := range []bool{false, true} {
+				if hostileScale > 1 && rng.IntN(2) == 0 {
+					continue
+				}
 				a := &badAnswer{name: c.Name, raw: c.Raw, end: end, secure: secure, minor: 1 - rng.IntN(4)/3, clientSecure: rng.IntN(8) == 0, want: wantAfter(c.Want, end), exact: true}
 				if rng.IntN(2) == 0 {
 					a.cuts = cutsIn(rng, c.Raw, 6)
@@ -413,7 +456,7 @@ var soundAnswers = []string{
 
 // TestSoundResponses passes sound answers on, whole and in pieces.
 func TestSoundResponses(t *testing.T) {
-	p := startBadPair(t)
+	p := startBadPair(t, retries)
 	rng := rand.New(rand.NewPCG(hostileSeed, 4))
 	var answers []*badAnswer
 	for i, raw := range soundAnswers {
@@ -437,7 +480,7 @@ func TestSoundResponses(t *testing.T) {
 // TestCutResponses has the connection end without a word that says so: an answer
 // that ends with it cannot be known to be whole.
 func TestCutResponses(t *testing.T) {
-	p := startBadPair(t)
+	p := startBadPair(t, noRetries)
 	const untilClose = "HTTP/1.1 200 OK\r\n\r\nto the end"
 	var answers []*badAnswer
 	for v := range 4 {
@@ -460,23 +503,36 @@ func TestCutResponses(t *testing.T) {
 	}
 }
 
+// excessOfHead are answers to HEAD with a body, which may not be there.
+var excessOfHead = []corpus.Case{
+	{Name: "HEAD: body with length", Raw: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"},
+	{Name: "HEAD: chunked body", Raw: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"},
+	{Name: "HEAD: response for body", Raw: "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"},
+}
+
+func methodOf(c corpus.Case) string {
+	method, _, _ := strings.Cut(c.Name, ":")
+	if method == "HEAD" {
+		return method
+	}
+	return "GET"
+}
+
 // TestExcessIsNotReused has backends send more than the response, at once, in pieces
 // and in further TLS records. One client asks, since what comes late is told from
 // nothing only by a request that comes later still.
 func TestExcessIsNotReused(t *testing.T) {
-	p := startBadPair(t)
+	p := startBadPair(t, noRetries)
 	var answers []*badAnswer
-	for _, c := range corpus.Poison {
+	for _, c := range append(slices.Clone(corpus.Poison), excessOfHead...) {
 		for v := range 8 {
-			a := &badAnswer{name: c.Name, raw: c.Raw, end: stays, secure: v&1 != 0, corked: v&2 != 0, clientSecure: v&4 != 0, minor: 1, exact: true}
+			a := &badAnswer{name: c.Name, raw: c.Raw, method: methodOf(c), end: stays, secure: v&1 != 0, corked: v&2 != 0, clientSecure: v&4 != 0, minor: 1, exact: true}
 			_, excess, err := a.reading()
 			if err != nil || excess == 0 {
 				t.Fatalf("%s: %d bytes after it, %v", c.Name, excess, err)
 			}
 			answers = append(answers, a)
-			split := *a
-			split.cuts = []int{len(c.Raw) - excess}
-			answers = append(answers, &split)
+			answers = append(answers, &badAnswer{name: c.Name, raw: c.Raw, method: a.method, cuts: []int{len(c.Raw) - excess}, end: stays, secure: a.secure, corked: a.corked, clientSecure: a.clientSecure, minor: 1, exact: true})
 		}
 	}
 	p.askAll(t, answers, 1)
@@ -484,7 +540,7 @@ func TestExcessIsNotReused(t *testing.T) {
 
 // TestMutantResponses has backends send mutations of good and bad answers.
 func TestMutantResponses(t *testing.T) {
-	p := startBadPair(t)
+	p := startBadPair(t, retries)
 	rng := rand.New(rand.NewPCG(hostileSeed, 5))
 	answers := make([]*badAnswer, 1500/hostileScale)
 	for i := range answers {
@@ -509,4 +565,38 @@ func TestMutantResponses(t *testing.T) {
 	if n := p.drained(t)[reason.Internal.String()]; n != 0 {
 		t.Errorf("%d panics", n)
 	}
+}
+
+// TestBadUpgrades has backends answer a WebSocket handshake with a 101 that a client
+// must refuse (RFC 6455 section 4.1).
+func TestBadUpgrades(t *testing.T) {
+	p := startBadPair(t, noRetries)
+	const (
+		ask       = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: a, b\r\n"
+		switching = "HTTP/1.1 101 Switching Protocols\r\n"
+		upgrade   = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+		accept    = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+	)
+	var answers []*badAnswer
+	f := func(name, lines string, want reason.Reason) {
+		for v := range 4 {
+			answers = append(answers, &badAnswer{name: name, raw: switching + lines + "\r\n", lines: ask, end: stays, secure: v&1 != 0, clientSecure: v&2 != 0, minor: 1, want: want, exact: true})
+		}
+	}
+	f("bare", "", reason.UnaskedUpgrade)
+	f("no key", upgrade, reason.UnaskedUpgrade)
+	f("wrong key", upgrade+strings.Replace(accept, "s3", "S3", 1), reason.UnaskedUpgrade)
+	f("two keys", upgrade+accept+strings.Replace(accept, "s3", "S3", 1), reason.UnaskedUpgrade)
+	f("no Connection", "Upgrade: websocket\r\n"+accept, reason.UnaskedUpgrade)
+	f("no Upgrade", "Connection: Upgrade\r\n"+accept, reason.UnaskedUpgrade)
+	f("another protocol", "Connection: Upgrade\r\nUpgrade: h2c\r\n"+accept, reason.UnaskedUpgrade)
+	f("two protocols", "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n"+accept, reason.UnaskedUpgrade)
+	f("sub-protocol not offered", upgrade+accept+"Sec-WebSocket-Protocol: c\r\n", reason.UnaskedUpgrade)
+	f("two sub-protocols", upgrade+accept+"Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b\r\n", reason.UnaskedUpgrade)
+	f("empty sub-protocol", upgrade+accept+"Sec-WebSocket-Protocol:\r\n", reason.UnaskedUpgrade)
+	f("extension not offered", upgrade+accept+"Sec-WebSocket-Extensions: permessage-deflate\r\n", reason.UnaskedUpgrade)
+	f("length", upgrade+accept+"Content-Length: 3\r\n", reason.BadBackendFraming)
+	f("chunked", upgrade+accept+"Transfer-Encoding: chunked\r\n", reason.BadBackendFraming)
+	f("bare LF", upgrade+strings.Replace(accept, "\r\n", "\n", 1), reason.BadBackendHead)
+	p.askAll(t, answers, badClients)
 }

@@ -41,12 +41,12 @@ type slowClient struct {
 
 // run returns what is wrong with how the gateway ended it, and when.
 func (s slowClient) run(g *hostileGateway, n int) error {
+	begin := time.Now()
 	c, err := g.dial(n, s.secure)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	begin := time.Now()
 	answered := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { s.send(c, answered) })
@@ -265,7 +265,6 @@ func allocatedBy(f func()) uint64 {
 func TestEndlessResponses(t *testing.T) {
 	f := func(name string, want reason.Reason, steps ...testkit.Step) {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			s := testkit.NewScript(t, append([]testkit.Step{testkit.Receive()}, steps...)...)
 			g := startSlow(t, s.Addr())
 			var resp *testkit.Response
@@ -273,7 +272,8 @@ func TestEndlessResponses(t *testing.T) {
 			if resp.Status != want.Status() || reasonOf(resp) != want.String() {
 				t.Errorf("got %d %s, want %v", resp.Status, reasonOf(resp), want)
 			}
-			if allocated > 8<<20 {
+			// The backend, in this process too, sends what the sockets hold.
+			if allocated > 24<<20 {
 				t.Errorf("%d KiB allocated", allocated>>10)
 			}
 		})

@@ -53,6 +53,7 @@ func (x *Exchange) reply(status int, contentType string, fields, body []byte) {
 		x.keepAlive = false
 	}
 	dst := appendStatusLine(x.out[:0], status, []byte(http.StatusText(status)))
+	dst = appendDate(dst, time.Now())
 	if hasBody(status) {
 		dst = strconv.AppendInt(append(dst, "Content-Length: "...), int64(len(body)), 10)
 		dst = append(dst, "\r\n"...)

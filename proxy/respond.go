@@ -73,6 +73,9 @@ func (x *Exchange) planPersistence(kind h1.BodyKind, out framing) {
 func (x *Exchange) responseHead(dst []byte, out framing) []byte {
 	dst = appendStatusLine(dst, x.res.Status, x.res.ReasonPhrase())
 	dst = x.copyResponseFields(dst, out)
+	if !x.res.Has(h1.Date) {
+		dst = appendDate(dst, x.att.firstByte)
+	}
 	switch {
 	case out == byChunks:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
@@ -82,6 +85,9 @@ func (x *Exchange) responseHead(dst []byte, out framing) []byte {
 	}
 	if x.enc != nil {
 		dst = x.enc.appendFields(dst, x)
+	}
+	if x.variesByCoding() {
+		dst = append(dst, "Vary: Accept-Encoding\r\n"...)
 	}
 	if x.snap.cfg.Forwarding.Via {
 		dst = append(dst, "Via: 1.1 tickgate\r\n"...)

@@ -34,6 +34,13 @@ func (x *Exchange) acceptUpgrade() bool {
 	if !x.upgrading() || !x.res.WebSocket {
 		return false
 	}
+	// Of two, the client could take the other.
+	if x.res.Repeated(h1.SecWebSocketAccept) || x.res.Repeated(h1.SecWebSocketProtocol) {
+		return false
+	}
+	if x.res.Has(h1.SecWebSocketExtensions) && !x.req.Has(h1.SecWebSocketExtensions) {
+		return false
+	}
 	want := h1.WebSocketAccept(x.req.Get(h1.SecWebSocketKey))
 	return bytes.Equal(x.res.Get(h1.SecWebSocketAccept), want[:]) && x.offered()
 }

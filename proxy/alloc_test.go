@@ -1,0 +1,165 @@
+package proxy
+
+import (
+	"bytes"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tickgate/internal/testkit"
+)
+
+// allocBackend answers every read with the same bytes, without an allocation of its
+// own: small GET requests arrive in one read each.
+func allocBackend(t testing.TB, answer []byte) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go answerReads(c, answer)
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func answerReads(c net.Conn, answer []byte) {
+	defer func() { _ = c.Close() }()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if bytes.HasSuffix(buf[:n], []byte("\r\n\r\n")) || bytes.HasSuffix(buf[:n], []byte("body")) {
+			if _, err := c.Write(answer); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// roundTrips sends request and reads answers of n bytes, count times.
+func roundTrips(t testing.TB, c net.Conn, request, buf []byte, n, count int) {
+	t.Helper()
+	for range count {
+		if _, err := c.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		for got := 0; got < n; {
+			m, err := c.Read(buf[got:n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += m
+		}
+	}
+}
+
+// TestForwardAllocatesNothing measures the whole process, client and backend
+// included, over real sockets: what the gateway allocates for a request cannot hide
+// on another goroutine.
+func TestForwardAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector allocates: nothing to measure")
+		return
+	}
+	answer := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nDate: Sat, 01 Jan 2000 00:00:00 GMT\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024))
+	chunked := []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n" + strings.Repeat("x", 1024) + "\r\n0\r\n\r\n")
+	dir := t.TempDir()
+	f := func(name, yaml, request string, answer []byte, secure bool, limit float64) {
+		t.Helper()
+		be := allocBackend(t, answer)
+		yaml = strings.ReplaceAll(yaml, "BACKEND", be)
+		if !strings.Contains(yaml, "upstreams") {
+			yaml += toBackend(be)
+		}
+		var c net.Conn
+		if secure {
+			_, addr, conf := tlsGateway(t, yaml)
+			c = testkit.DialTLS(t, addr, conf).Conn
+		} else {
+			c = newGateway(t, yaml).dial().Conn
+		}
+		if n := allocsPerRequest(t, c, []byte(request)) - limit; n >= 0.01 {
+			t.Errorf("%s: %.3f allocations per request, want none", name, n)
+		}
+	}
+	browser := get("/path?query=1", "User-Agent: Mozilla/5.0", "Accept: text/html", "Accept-Encoding: gzip, br", "Cookie: a=1; b=2", "X-Custom: value", "Connection: keep-alive")
+	f("plain", "", browser, answer, false, 0)
+	// crypto/tls allocates a reader of 24 bytes for each record it receives, here and in the test's client.
+	f("TLS client", "", browser, answer, true, 2)
+	f("chunked response", "", browser, chunked, false, 0)
+	f("request body", "", request("POST", "/", "Content-Length: 4")+"body", answer, false, 0)
+	f("JSON access log", `log: {access: {output: "`+dir+`/json", flush: 1ms}}`+"\n", browser, answer, false, 0)
+	f("combined access log", `log: {access: {output: "`+dir+`/combined", format: combined, flush: 1ms}}`+"\n", browser, answer, false, 0)
+	f("routes, rewrites and header operations", `
+forwarding: {forwarded: true, via: true, trace_context: extend, trusted_proxies: [127.0.0.1]}
+upstreams: {be: {servers: [{address: "BACKEND"}], balance: p2c}}
+routes:
+  - {host: other.example, upstream: be}
+  - host: "*.com"
+    path: /path
+    methods: [GET]
+    headers: [{name: X-Custom, regex: "^v"}]
+    upstream: be
+    rewrite: {strip_prefix: /path}
+    request_headers: {remove: [Cookie], set: {X-Who: "${client_addr} ${header:User-Agent}"}}
+    response_headers: {set: {X-Route: "${route} ${backend}"}}
+`, strings.Replace(browser, "example.com", "www.example.com", 1), answer, false, 0)
+	f("compression not accepted", "upstreams: {be: {servers: [{address: BACKEND}]}}\nroutes: [{upstream: be, compression: {}}]\n", get("/"), answer, false, 0)
+}
+
+// allocsPerRequest returns the mallocs of the process per request on c.
+func allocsPerRequest(t testing.TB, c net.Conn, request []byte) float64 {
+	t.Helper()
+	buf := make([]byte, 64<<10)
+	if _, err := c.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	n := wholeAnswer(t, c, buf)
+	const count = 2000
+	roundTrips(t, c, request, buf, n, 500) // fill the pools
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.GC() // so that none is under way
+	roundTrips(t, c, request, buf, n, 500)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	roundTrips(t, c, request, buf, n, count)
+	runtime.ReadMemStats(&after)
+	return float64(after.Mallocs-before.Mallocs) / count
+}
+
+// wholeAnswer reads one response, whose length the ones that follow have too.
+func wholeAnswer(t testing.TB, c net.Conn, buf []byte) (n int) {
+	t.Helper()
+	for {
+		m, err := c.Read(buf[n:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += m
+		head := bytes.Index(buf[:n], []byte("\r\n\r\n"))
+		if head < 0 {
+			continue
+		}
+		if i := bytes.Index(buf[:head], []byte("Content-Length: ")); i >= 0 {
+			size, _ := strconv.Atoi(string(bytes.SplitN(buf[i+16:head+2], []byte("\r"), 2)[0]))
+			if n == head+4+size {
+				return n
+			}
+		} else if bytes.HasSuffix(buf[:n], []byte("0\r\n\r\n")) {
+			return n
+		}
+	}
+}
