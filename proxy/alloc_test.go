@@ -1,13 +1,16 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
+	"io"
 	"net"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"tickgate/internal/testkit"
 )
@@ -100,6 +103,13 @@ func TestForwardAllocatesNothing(t *testing.T) {
 	// crypto/tls allocates a reader of 24 bytes for each record it receives, here and in the test's client.
 	f("TLS client", "", browser, answer, true, 2)
 	f("chunked response", "", browser, chunked, false, 0)
+	undated := bytes.Replace(answer, []byte("Date: Sat, 01 Jan 2000 00:00:00 GMT\r\n"), nil, 1)
+	f("backend without Date", "", browser, undated, false, 0)
+	big := []byte("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + strings.Repeat("x", 60_000))
+	f("larger response", "", browser, big, false, 0)
+	f("static response", "upstreams: {}\nroutes: [{static_response: {body: \"${host} ${request_id} ${header:Cookie}\"}}]\n", browser, answer, false, 0)
+	f("redirect", "upstreams: {}\nroutes: [{redirect: {location: \"https://${host}${uri}\"}}]\n", browser, answer, false, 0)
+	f("no route", "upstreams: {}\nroutes: [{path: /x, static_response: {body: x}}]\n", browser, answer, false, 0)
 	f("request body", "", request("POST", "/", "Content-Length: 4")+"body", answer, false, 0)
 	f("JSON access log", `log: {access: {output: "`+dir+`/json", flush: 1ms}}`+"\n", browser, answer, false, 0)
 	f("combined access log", `log: {access: {output: "`+dir+`/combined", format: combined, flush: 1ms}}`+"\n", browser, answer, false, 0)
@@ -118,6 +128,87 @@ routes:
     response_headers: {set: {X-Route: "${route} ${backend}"}}
 `, strings.Replace(browser, "example.com", "www.example.com", 1), answer, false, 0)
 	f("compression not accepted", "upstreams: {be: {servers: [{address: BACKEND}]}}\nroutes: [{upstream: be, compression: {}}]\n", get("/"), answer, false, 0)
+}
+
+// TestLargeBodiesStream passes bodies that are much larger than what the process
+// allocates meanwhile.
+func TestLargeBodiesStream(t *testing.T) {
+	const size, limit = 256 << 20, 8 << 20
+	be := testkit.NewScript(t, testkit.ReceiveHead(), testkit.Handle(func(r *bufio.Reader, c *net.TCPConn) error {
+		buf := make([]byte, 256<<10)
+		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: "+strconv.Itoa(size)+"\r\n\r\n"); err != nil {
+			return err
+		}
+		for left := size; left > 0; {
+			n, err := r.Read(buf)
+			if err == nil {
+				_, err = c.Write(buf[:n])
+			}
+			if err != nil {
+				return err
+			}
+			left -= n
+		}
+		return nil
+	}))
+	g := newGateway(t, toBackend(be.Addr()))
+	c := g.dial()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	sent := make(chan error, 1)
+	go func() { sent <- sendZeros(c, size) }()
+	if n := drainBody(t, c, make([]byte, 256<<10)); n != size {
+		t.Fatalf("got %d bytes back, want %d", n, size)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > limit {
+		t.Errorf("%d MiB were allocated while %d MiB went both ways, want no more than %d", n>>20, size>>20, limit>>20)
+	}
+}
+
+// drainBody reads one response to the end of its connection and returns the size of
+// its body.
+func drainBody(t testing.TB, c *testkit.Client, buf []byte) (size int) {
+	t.Helper()
+	head := 0 // what was read of it
+	for body := false; ; {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(testkit.Patience))
+		n, err := c.Conn.Read(buf[head:])
+		switch i := bytes.Index(buf[:head+n], []byte("\r\n\r\n")); {
+		case body:
+			size += n
+		case i >= 0:
+			size, body, head = head+n-i-4, true, 0
+		default:
+			head += n
+		}
+		if err == io.EOF {
+			return size
+		}
+		if err != nil {
+			t.Fatalf("%v after %d bytes", err, size)
+		}
+	}
+}
+
+// sendZeros sends a POST with a body of size bytes.
+func sendZeros(c *testkit.Client, size int) error {
+	if err := c.TrySend(request("POST", "/", "Content-Length: "+strconv.Itoa(size))); err != nil {
+		return err
+	}
+	buf := make([]byte, 256<<10)
+	for left := size; left > 0; {
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(testkit.Patience))
+		n, err := c.Conn.Write(buf[:min(left, len(buf))])
+		if err != nil {
+			return err
+		}
+		left -= n
+	}
+	return nil
 }
 
 // allocsPerRequest returns the mallocs of the process per request on c.

@@ -70,6 +70,7 @@ func (be *backendConn) dirty(p []byte) bool {
 // responseBuffer holds what was received from the backend: buf[r:w] is unread.
 type responseBuffer struct {
 	pooled *[]byte
+	large  *[]byte // of largePool, while a large body passes
 	buf    []byte
 	r, w   int
 }
@@ -84,6 +85,10 @@ func (b *responseBuffer) acquire() {
 }
 
 func (b *responseBuffer) release() {
+	if b.large != nil {
+		largePool.Put(b.large)
+		b.large = nil
+	}
 	responsePool.Put(b.pooled)
 	b.pooled, b.buf = nil, nil
 }

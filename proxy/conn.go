@@ -31,7 +31,8 @@ type clientConn struct {
 	since    time.Time
 
 	// Owned by the connection's goroutine (body.go says when a pump reads in).
-	in       []byte // pooled; in[r:w] is received and unread
+	in       []byte // in[r:w] is received and unread
+	first    []byte // what in is unless more is needed; pooled
 	r, w     int
 	x        Exchange
 	requests int
@@ -68,7 +69,7 @@ func (c *clientConn) run() {
 	c.setState(meter.Idle)
 	buf := inPool.Get().(*[]byte)
 	defer inPool.Put(buf)
-	c.in = *buf
+	c.first, c.in = *buf, *buf
 	c.x.c, c.lookup = c, c.x.req.GetName
 	for c.readHead() {
 		c.x.serve()
@@ -81,13 +82,13 @@ func (c *clientConn) run() {
 // readHead reads until a whole request head stands in c.in. The bytes of the
 // previous response may still be held: the first read sends them.
 func (c *clientConn) readHead() bool {
-	snap := c.gw.snap.Load()
 	c.x.req.Reset()
 	c.compact()
-	if c.r == c.w && !c.await(snap) {
+	if c.r == c.w && !c.await() {
 		return false
 	}
 	c.activate()
+	snap := c.gw.snap.Load() // not before the wait, which may be long
 	c.sk.ArmRead(snap.cfg.Timeouts.Head)
 	for {
 		n, err := c.x.req.Parse(c.in[c.r:c.w], &snap.reqLimits)
@@ -108,12 +109,14 @@ func (c *clientConn) readHead() bool {
 }
 
 // await waits for the first byte of a request.
-func (c *clientConn) await(snap *Snapshot) bool {
-	wait := snap.cfg.Timeouts.Idle
+func (c *clientConn) await() bool {
+	c.x.forget()
+	timeouts := &c.gw.snap.Load().cfg.Timeouts
 	if c.requests == 0 {
-		wait = snap.cfg.Timeouts.Head
+		c.sk.ArmRead(timeouts.Head)
+	} else {
+		c.sk.ArmRead(timeouts.Idle)
 	}
-	c.sk.ArmRead(wait)
 	if c.fill() {
 		return true
 	}
@@ -209,13 +212,14 @@ func (c *clientConn) fill() bool {
 	return n > 0 && err == nil
 }
 
-// compact moves unread bytes to the front and gives back a grown buffer.
+// compact moves unread bytes to the front, and gives up a grown buffer that they no
+// longer need.
 func (c *clientConn) compact() {
-	if c.r == 0 {
-		return
+	rest := c.in[c.r:c.w]
+	if len(rest) < len(c.first) {
+		c.in = c.first
 	}
-	c.w = copy(c.in, c.in[c.r:c.w])
-	c.r = 0
+	c.r, c.w = 0, copy(c.in, rest)
 }
 
 // unread puts bytes that belong to the next request back.

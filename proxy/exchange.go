@@ -73,6 +73,13 @@ func (x *Exchange) begin(snap *Snapshot, now time.Time) {
 	x.body.begin(x)
 }
 
+// forget lets go of everything that belongs to a snapshot: an idle connection must
+// not keep an old one in memory.
+func (x *Exchange) forget() {
+	x.snap, x.rt, x.up, x.backend = nil, nil, nil, nil
+	x.att = attempt{}
+}
+
 // fail ends the request for r, unless it has ended for another reason before.
 // It returns false, so that a phase can end with it.
 func (x *Exchange) fail(r reason.Reason) bool {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -154,21 +155,26 @@ func waitFor(t testing.TB, what string, holds func() bool) {
 	}
 }
 
+// text is all metrics.
+func (g *testGateway) text() string {
+	g.t.Helper()
+	var b strings.Builder
+	if err := g.Meter().WritePrometheus(&b); err != nil {
+		g.t.Fatalf("write metrics: %v", err)
+	}
+	return b.String()
+}
+
 // metric returns the sum of the series whose name and labels begin with prefix and
 // hold all of labels.
 func (g *testGateway) metric(prefix string, labels ...string) (sum float64) {
 	g.t.Helper()
-	var text bytes.Buffer
-	if err := g.Meter().WritePrometheus(&text); err != nil {
-		g.t.Fatalf("write metrics: %v", err)
-	}
 series:
-	for line := range strings.Lines(text.String()) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if i := strings.LastIndexByte(strings.TrimSpace(line), ' '); i > 0 {
-			name, value = strings.TrimSpace(line)[:i], strings.TrimSpace(line)[i+1:]
-		}
-		if !ok || !strings.HasPrefix(name, prefix) {
+	for line := range strings.Lines(g.text()) {
+		line = strings.TrimSpace(line)
+		i := max(0, strings.LastIndexByte(line, ' '))
+		name, value := line[:i], line[i:]
+		if !strings.HasPrefix(name, prefix) {
 			continue
 		}
 		for _, l := range labels {
@@ -258,6 +264,18 @@ func comma(keys string) string {
 		return ""
 	}
 	return ", " + keys
+}
+
+// dialRaw connects without failing the test.
+func dialRaw(addr string) (net.Conn, error) { return net.DialTimeout("tcp", addr, testkit.Patience) }
+
+// tryDial reports whether addr accepts connections.
+func tryDial(addr string) error {
+	c, err := dialRaw(addr)
+	if err == nil {
+		_ = c.Close()
+	}
+	return err
 }
 
 // expectStatus compares a status and, if words are given, demands them in the body.

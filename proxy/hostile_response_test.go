@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,7 +63,8 @@ type badAnswer struct {
 }
 
 func (a *badAnswer) String() string {
-	return fmt.Sprintf("%s (%s, TLS %t, corked %t, client 1.%d TLS %t)\nanswer %.600q\ncuts %v", a.name, endingWords[a.end], a.secure, a.corked, a.minor, a.clientSecure, a.raw, a.cuts)
+	return fmt.Sprintf("%s (%s, TLS %t, corked %t, client 1.%d TLS %t)\nanswer %.600q\ncuts %v",
+		a.name, endingWords[a.end], a.secure, a.corked, a.minor, a.clientSecure, a.raw, a.cuts)
 }
 
 // endOfStream is the error that a reader meets after the answer.
@@ -81,9 +84,18 @@ func (a *badAnswer) endError() error {
 
 // reading is the answer as a strict client reads it; excess is what follows it.
 func (a *badAnswer) reading() (resp *testkit.Response, excess int, err error) {
-	raw := tolerated(a.raw)
+	return a.read(tolerated(a.raw))
+}
+
+func (a *badAnswer) read(raw string) (resp *testkit.Response, excess int, err error) {
 	br := bufio.NewReaderSize(io.MultiReader(strings.NewReader(raw), endOfStream{a.endError()}), len(raw)+16)
 	resp, err = testkit.ReadResponse(br, a.asks())
+	if masked, ok := maskTrailer(raw, err); ok {
+		return a.read(masked)
+	}
+	if spaced, ok := spaceAfterStatus(raw, err); ok {
+		return a.read(spaced)
+	}
 	if err == nil && resp.Status == 101 {
 		err = errors.New("101 unasked")
 	}
@@ -93,15 +105,33 @@ func (a *badAnswer) reading() (resp *testkit.Response, excess int, err error) {
 // asks is the method of the request.
 func (a *badAnswer) asks() string { return cmp.Or(a.method, "GET") }
 
-// tolerated gives a status line the space before its empty phrase, which many
-// servers leave out and the gateway puts in.
+// tolerated repairs what the gateway does: an empty body's length where none may be
+// (RFC 9110 section 8.6), and nominations of framing fields.
 func tolerated(raw string) string {
-	const line = "HTTP/1.1 200"
-	if len(raw) > len(line)+1 && raw[len(line)] == '\r' && strings.HasPrefix(raw, "HTTP/1.") {
-		return raw[:len(line)] + " " + raw[len(line):]
+	if strings.HasPrefix(raw, "HTTP/1.1 204") || strings.HasPrefix(raw, "HTTP/1.0 204") {
+		head, rest, _ := strings.Cut(raw, "\r\n\r\n")
+		raw = zeroLength.ReplaceAllString(head, "X$1") + "\r\n\r\n" + rest
 	}
-	return raw
+	return maskNominations(raw)
 }
+
+var shortStatus = regexp.MustCompile(`^HTTP/1\.[01] [1-5]\d\d$`)
+
+// spaceAfterStatus adds the space before an empty phrase that err complains about.
+// Many servers leave it out, and the gateway puts it in.
+func spaceAfterStatus(raw string, err error) (spaced string, ok bool) {
+	var flaw *testkit.Flaw
+	if !errors.As(err, &flaw) || flaw.Rule != "status-line" {
+		return raw, false
+	}
+	line, err := strconv.Unquote(flaw.What)
+	if err != nil || !shortStatus.MatchString(line) {
+		return raw, false
+	}
+	return strings.Replace(raw, line+"\r\n", line+" \r\n", 1), true
+}
+
+var zeroLength = regexp.MustCompile(`(?im)^c(ontent-length:[ \t]*0+[ \t]*\r?)$`)
 
 // badBackend answers each target as it was told, and notes requests on connections
 // that must not be used again.
@@ -419,7 +449,10 @@ func TestHostileResponses(t *testing.T) {
 				if hostileScale > 1 && rng.IntN(2) == 0 {
 					continue
 				}
-				a := &badAnswer{name: c.Name, raw: c.Raw, end: end, secure: secure, minor: 1 - rng.IntN(4)/3, clientSecure: rng.IntN(8) == 0, want: wantAfter(c.Want, end), exact: true}
+				a := &badAnswer{
+					name: c.Name, raw: c.Raw, end: end, secure: secure, want: wantAfter(c.Want, end), exact: true,
+					minor: 1 - rng.IntN(4)/3, clientSecure: rng.IntN(8) == 0,
+				}
 				if rng.IntN(2) == 0 {
 					a.cuts = cutsIn(rng, c.Raw, 6)
 				}
@@ -454,6 +487,9 @@ var soundAnswers = []string{
 	"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n" + strings.Repeat("0123456789", 4000),
 }
 
+// untilClose is whole when the backend closes, and only then.
+const untilClose = "HTTP/1.1 200 OK\r\n\r\nto the end"
+
 // TestSoundResponses passes sound answers on, whole and in pieces.
 func TestSoundResponses(t *testing.T) {
 	p := startBadPair(t, retries)
@@ -462,7 +498,10 @@ func TestSoundResponses(t *testing.T) {
 	for i, raw := range soundAnswers {
 		for _, end := range []ending{closes, stays} {
 			for v := range 8 {
-				a := &badAnswer{name: fmt.Sprintf("sound %d", i), raw: raw, end: end, secure: v&1 != 0, minor: v >> 1 & 1, clientSecure: v&4 != 0, exact: true}
+				a := &badAnswer{
+					name: fmt.Sprintf("sound %d", i), raw: raw, end: end, secure: v&1 != 0, exact: true,
+					minor: v >> 1 & 1, clientSecure: v&4 != 0,
+				}
 				if v&1 != 0 {
 					a.cuts = cutsIn(rng, raw, 8)
 				}
@@ -470,9 +509,11 @@ func TestSoundResponses(t *testing.T) {
 			}
 		}
 	}
-	const untilClose = "HTTP/1.1 200 OK\r\n\r\nto the end"
 	for v := range 8 {
-		answers = append(answers, &badAnswer{name: "until close", raw: untilClose, end: closes, secure: v&1 != 0, minor: v >> 1 & 1, clientSecure: v&4 != 0, exact: true})
+		answers = append(answers, &badAnswer{
+			name: "until close", raw: untilClose, end: closes, secure: v&1 != 0, exact: true,
+			minor: v >> 1 & 1, clientSecure: v&4 != 0,
+		})
 	}
 	p.askAll(t, answers, badClients)
 }
@@ -481,11 +522,13 @@ func TestSoundResponses(t *testing.T) {
 // that ends with it cannot be known to be whole.
 func TestCutResponses(t *testing.T) {
 	p := startBadPair(t, noRetries)
-	const untilClose = "HTTP/1.1 200 OK\r\n\r\nto the end"
 	var answers []*badAnswer
 	for v := range 4 {
 		add := func(end ending, secure bool, want reason.Reason) {
-			answers = append(answers, &badAnswer{name: "until close", raw: untilClose, end: end, secure: secure, minor: v & 1, clientSecure: v&2 != 0, want: want, exact: true})
+			answers = append(answers, &badAnswer{
+				name: "until close", raw: untilClose, end: end, secure: secure, want: want, exact: true,
+				minor: v & 1, clientSecure: v&2 != 0,
+			})
 		}
 		add(resets, false, reason.BackendTruncated)
 		add(resets, true, reason.BackendTruncated)
@@ -525,14 +568,19 @@ func TestExcessIsNotReused(t *testing.T) {
 	p := startBadPair(t, noRetries)
 	var answers []*badAnswer
 	for _, c := range append(slices.Clone(corpus.Poison), excessOfHead...) {
-		for v := range 8 {
-			a := &badAnswer{name: c.Name, raw: c.Raw, method: methodOf(c), end: stays, secure: v&1 != 0, corked: v&2 != 0, clientSecure: v&4 != 0, minor: 1, exact: true}
+		for v := range 16 {
+			a := &badAnswer{
+				name: c.Name, raw: c.Raw, method: methodOf(c), minor: 1, end: stays, exact: true,
+				secure: v&1 != 0, corked: v&2 != 0, clientSecure: v&4 != 0,
+			}
 			_, excess, err := a.reading()
 			if err != nil || excess == 0 {
 				t.Fatalf("%s: %d bytes after it, %v", c.Name, excess, err)
 			}
+			if v&8 != 0 {
+				a.cuts = []int{len(c.Raw) - excess}
+			}
 			answers = append(answers, a)
-			answers = append(answers, &badAnswer{name: c.Name, raw: c.Raw, method: a.method, cuts: []int{len(c.Raw) - excess}, end: stays, secure: a.secure, corked: a.corked, clientSecure: a.clientSecure, minor: 1, exact: true})
 		}
 	}
 	p.askAll(t, answers, 1)
@@ -551,7 +599,10 @@ func TestMutantResponses(t *testing.T) {
 		case 1:
 			base = corpus.Poison[rng.IntN(len(corpus.Poison))].Raw
 		}
-		a := &badAnswer{name: fmt.Sprintf("mutant %d", i), raw: corpus.Mutate(rng, base), end: ending(rng.IntN(4)), secure: rng.IntN(2) == 0, minor: 1 - rng.IntN(4)/3, clientSecure: rng.IntN(8) == 0}
+		a := &badAnswer{
+			name: fmt.Sprintf("mutant %d", i), raw: corpus.Mutate(rng, base), end: ending(rng.IntN(4)), secure: rng.IntN(2) == 0,
+			minor: 1 - rng.IntN(4)/3, clientSecure: rng.IntN(8) == 0,
+		}
 		// Excess that comes late may meet another client's request, which nothing can tell
 		// from an answer to that.
 		if _, excess, _ := a.reading(); excess == 0 && rng.IntN(2) == 0 {
@@ -559,9 +610,7 @@ func TestMutantResponses(t *testing.T) {
 		}
 		answers[i] = a
 	}
-	start := time.Now()
 	p.askAll(t, answers, badClients)
-	t.Logf("%d answers in %v", len(answers), time.Since(start))
 	if n := p.drained(t)[reason.Internal.String()]; n != 0 {
 		t.Errorf("%d panics", n)
 	}
@@ -580,7 +629,10 @@ func TestBadUpgrades(t *testing.T) {
 	var answers []*badAnswer
 	f := func(name, lines string, want reason.Reason) {
 		for v := range 4 {
-			answers = append(answers, &badAnswer{name: name, raw: switching + lines + "\r\n", lines: ask, end: stays, secure: v&1 != 0, clientSecure: v&2 != 0, minor: 1, want: want, exact: true})
+			answers = append(answers, &badAnswer{
+				name: name, raw: switching + lines + "\r\n", end: stays, secure: v&1 != 0, want: want, exact: true,
+				lines: ask, minor: 1, clientSecure: v&2 != 0,
+			})
 		}
 	}
 	f("bare", "", reason.UnaskedUpgrade)

@@ -207,7 +207,7 @@ func (x *Exchange) noteExcess() {
 func (x *Exchange) passLength(be backendConn, out framing) bool {
 	left := x.res.ContentLength
 	if left > responseBufferSize {
-		defer x.rb.useLarge()()
+		x.rb.useLarge()
 	}
 	for {
 		n := int(min(left, int64(x.rb.w-x.rb.r)))
@@ -379,14 +379,13 @@ const largeBuffer = 64 << 10
 
 var largePool = sync.Pool{New: func() any { b := make([]byte, largeBuffer); return &b }}
 
-// useLarge swaps in a large buffer; the returned function swaps back.
-func (b *responseBuffer) useLarge() func() {
-	large := largePool.Get().(*[]byte)
-	n := copy(*large, b.buf[b.r:b.w])
-	old := b.buf
-	b.buf, b.r, b.w = *large, 0, n
-	return func() {
-		b.buf, b.r, b.w = old, 0, 0
-		largePool.Put(large)
+// useLarge swaps in a large buffer until release, unless the head made it grow that
+// far already.
+func (b *responseBuffer) useLarge() {
+	if len(b.buf) >= largeBuffer {
+		return
 	}
+	b.large = largePool.Get().(*[]byte)
+	n := copy(*b.large, b.buf[b.r:b.w])
+	b.buf, b.r, b.w = *b.large, 0, n
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -350,7 +351,9 @@ routes:
 	// A chunked body that outgrows the limit after the request was sent on.
 	c := g.dial()
 	c.Send(chunkedPost("1\r\na\r\n"))
-	g.wait("connection to the backend", func() bool { return len(be.Conns()) > 0 })
+	g.wait("first chunk at the backend", func() bool {
+		return slices.ContainsFunc(be.Conns(), func(c testkit.RecordedConn) bool { return bytes.HasSuffix(c.Raw, []byte("1\r\na\r\n")) })
+	})
 	_ = c.TrySend("a\r\n0123456789\r\n0\r\n\r\n")
 	expectStatus(t, "outgrown", c.Response("POST"), 413)
 	be.WaitIdle(t) // the cut request's connection is closed

@@ -228,3 +228,27 @@ func TestClientGoneWhileDownloading(t *testing.T) {
 	c.Reset()
 	g.waitEnd(reason.ClientGone, 1)
 }
+
+func TestCompact(t *testing.T) {
+	f := func(size int, received string, read int, want string, wantSize int) {
+		t.Helper()
+		c := &clientConn{first: make([]byte, 8), in: make([]byte, size)}
+		if size == 8 {
+			c.in = c.first
+		}
+		c.r, c.w = read, copy(c.in, received)
+		c.compact()
+		if got := string(c.in[c.r:c.w]); got != want || c.r != 0 || len(c.in) != wantSize {
+			t.Errorf("buffer of %d with %q, %d of it read: %q at %d in a buffer of %d, want %q at 0 in %d", size, received, read, got, c.r, len(c.in), want, wantSize)
+		}
+	}
+	f(8, "", 0, "", 8)
+	f(8, "abcdef", 6, "", 8)
+	f(8, "abcdef", 4, "ef", 8)
+	f(8, "abcdef", 0, "abcdef", 8)
+	// A buffer that had to grow is given up as soon as it is not needed.
+	f(16, "0123456789", 10, "", 8)
+	f(16, "0123456789", 5, "56789", 8)
+	f(16, "0123456789", 1, "123456789", 16)
+	f(16, "0123456789", 0, "0123456789", 16)
+}

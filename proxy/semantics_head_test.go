@@ -107,7 +107,7 @@ func TestHopByHopResponseFields(t *testing.T) {
 			t.Errorf("%q\n got %q\nwant %q", fields, got, want)
 		}
 	}
-	f("Server: x\ndate:  d \nSET-Cookie: a\nSet-cookie: b", "Server: x\ndate:  d \nSET-Cookie: a\nSet-cookie: b\n")
+	f("Server: x\nlast-Modified:  d \nSET-Cookie: a\nSet-cookie: b", "Server: x\nlast-Modified:  d \nSET-Cookie: a\nSet-cookie: b\n")
 	f("Connection: keep-alive, X-Hop\nKeep-Alive: timeout=5\nX-Hop: 1\nA: 1", "A: 1\n")
 	f("Upgrade: h2c\nProxy-Authenticate: Basic\nTrailer: X-T", "Proxy-Authenticate: Basic\nTrailer: X-T\n")
 	f("X_Forwarded_For: a\nVia: 1.1 x", "Via: 1.1 x\n")

@@ -22,6 +22,7 @@ routes:
   - {name: api-v2,      path: /api/v2, `+named+`}
   - {name: host,        host: one.example, `+named+`}
   - {name: host-api,    host: one.example, path: /api/, `+named+`}
+  - {name: six,         host: "[::1]", `+named+`}
   - {name: only-x,      host: narrow.example, path: /x, `+named+`}
   - {name: suffix,      host: "*.example.org", `+named+`}
   - {name: deep-suffix, host: "*.deep.example.org", `+named+`}
@@ -60,6 +61,8 @@ routes:
 	f("GET", "one.example", "/", "host")
 	f("GET", "ONE.Example:8080", "/api/x", "host-api")
 	f("GET", "one.example.", "/", "host")
+	f("GET", "[::1]", "/", "six")
+	f("GET", "[::1]:8080", "/", "six")
 	f("GET", "narrow.example", "/x/y", "only-x")
 	f("GET", "narrow.example", "/api/v1", "api-exact")
 	f("GET", "a.example.org", "/api/", "suffix")
@@ -242,6 +245,22 @@ func TestDotSegments(t *testing.T) {
 	f("/.a/..", true)
 	f("/..a/./b", true)
 	f("/.../..", true)
+}
+
+func TestAppendNode(t *testing.T) {
+	f := func(addr, want string) {
+		t.Helper()
+		var a netip.Addr
+		if addr != "" {
+			a = netip.MustParseAddr(addr)
+		}
+		if got := string(appendNode(nil, a)); got != want {
+			t.Errorf("appendNode(%s) = %s, want %s", addr, got, want)
+		}
+	}
+	f("192.0.2.1", "192.0.2.1")
+	f("2001:db8::1", `"[2001:db8::1]"`)
+	f("", "unknown")
 }
 
 func TestTrusts(t *testing.T) {

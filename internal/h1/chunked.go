@@ -5,8 +5,9 @@ import (
 )
 
 const (
-	// defaultMaxTrailer bounds a trailer section in bytes.
-	defaultMaxTrailer = 8 << 10
+	// defaultMaxTrailer bounds a trailer section in bytes. With the empty line it fits
+	// into 4 KiB, since net/http refuses larger ones.
+	defaultMaxTrailer = 4<<10 - 4
 	// maxExtension bounds the extensions of one chunk, and maxExtensions those of one body, in bytes. They carry nothing
 	// that anybody needs, and have been used to make a small body cost a lot.
 	maxExtension  = 256
@@ -16,7 +17,7 @@ const (
 // Chunked decodes one body in the chunked transfer coding (RFC 9112 section 7.1). The zero
 // value is ready to decode a request's; Reset makes it ready for the next.
 type Chunked struct {
-	// MaxTrailer is the largest trailer section in bytes, without the empty line; 0 is 8 KiB.
+	// MaxTrailer is the largest trailer section in bytes, without the empty line; 0 is a little less than 4 KiB.
 	MaxTrailer int
 	// Response makes errors BadBackendFraming in place of BadChunk.
 	Response bool

@@ -68,8 +68,14 @@ func TestRequestFacts(t *testing.T) {
 			on   bool
 			word string
 		}{
-			{h.KeepAlive, "keep-alive"}, {h.Chunked, "chunked"}, {h.ContentLength >= 0, "length"}, {h.HasBody(), "body"},
-			{h.Expect100, "expect"}, {h.Upgrade, "upgrade"}, {h.WebSocket, "websocket"}, {h.TETrailers, "trailers"},
+			{h.KeepAlive, "keep-alive"},
+			{h.Chunked, "chunked"},
+			{h.ContentLength >= 0, "length"},
+			{h.HasBody(), "body"},
+			{h.Expect100, "expect"},
+			{h.Upgrade, "upgrade"},
+			{h.WebSocket, "websocket"},
+			{h.TETrailers, "trailers"},
 		} {
 			if fact.on {
 				facts = append(facts, fact.word)
