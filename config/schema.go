@@ -61,7 +61,7 @@ type Admin struct {
 type Workers struct {
 	// Most requests served at once, over all listeners.
 	Max int `yaml:"max" default:"4096" min:"1"`
-	// A connection that is idle for this long gives up its worker.
+	// A connection that is idle for this long gives up its worker. Reserved: workers are taken for each request as yet, so an idle connection holds none.
 	ParkAfter time.Duration `yaml:"park_after" default:"2s" min:"0s"`
 	// A request that finds no free worker waits at most this long, then gets 503 with Retry-After.
 	QueueTimeout time.Duration `yaml:"queue_timeout" default:"200ms" min:"0s"`
@@ -183,7 +183,7 @@ type Server struct {
 
 // Pool bounds the connections to one backend.
 type Pool struct {
-	// Most connections to one backend for one route tag. At the limit, requests wait `wait_timeout` for a free one.
+	// Most connections to one backend for one route tag, upgraded ones included. At the limit, requests wait `wait_timeout` for a free one.
 	MaxConns int `yaml:"max_conns" default:"1024" min:"1"`
 	// Longest wait for a free connection, then 503 `pool_full`; 0 does not wait.
 	WaitTimeout time.Duration `yaml:"wait_timeout" default:"1s" min:"0s"`
@@ -195,7 +195,7 @@ type Pool struct {
 	KeepAlive time.Duration `yaml:"tcp_keepalive" default:"30s" min:"0s"`
 }
 
-// BackendTimeouts bounds how long a backend may take. All but dial are checked by a coarse sweep: they end within 50 ms after their time.
+// BackendTimeouts bounds how long a backend may take. All but dial and tls_handshake are checked by a coarse sweep: they end within 50 ms after their time.
 type BackendTimeouts struct {
 	// TCP connection.
 	Dial time.Duration `yaml:"dial" default:"3s" min:"1ms"`

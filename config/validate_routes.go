@@ -263,7 +263,7 @@ func (v *validator) compression(path string, c *Compression) {
 
 // framingFields are set by tickgate, for each connection anew (RFC 9110 section
 // 7.6.1, RFC 9112 section 6). To change them is to break the message.
-var framingFields = []string{"connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+var framingFields = []string{"connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 
 // headerOps judges changes to header fields.
 func (v *validator) headerOps(path string, ops *HeaderOps, request bool, template func(at, text string)) {

@@ -142,7 +142,7 @@ func (a Admin) Connections(f admin.ConnFilter) any {
 			f.Peer.IsValid() && !f.Peer.Contains(c.peer.Addr()) {
 			continue
 		}
-		peer := c.addrText
+		peer := string(c.addrText)
 		if c.peer.IsValid() {
 			peer = c.peer.String()
 		}

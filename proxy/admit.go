@@ -18,12 +18,14 @@ func (x *Exchange) admit() bool {
 		x.retryIn = time.Second
 		return x.fail(reason.Overloaded)
 	}
+	x.admitted = true
 	return true
 }
 
-// leave gives the worker back. A tunnel did so when it began.
+// leave gives the worker back, if one is held. A tunnel does so when it begins.
 func (x *Exchange) leave() {
-	if !x.upgraded {
+	if x.admitted {
+		x.admitted = false
 		x.c.gw.workers.Leave()
 	}
 }

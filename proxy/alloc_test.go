@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -219,16 +220,22 @@ func allocsPerRequest(t testing.TB, c net.Conn, request []byte) float64 {
 		t.Fatal(err)
 	}
 	n := wholeAnswer(t, c, buf)
-	const count = 2000
+	const count = 1000
 	roundTrips(t, c, request, buf, n, 500) // fill the pools
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	runtime.GC() // so that none is under way
 	roundTrips(t, c, request, buf, n, 500)
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	roundTrips(t, c, request, buf, n, count)
-	runtime.ReadMemStats(&after)
-	return float64(after.Mallocs-before.Mallocs) / count
+	// The least of several runs: buffers that still grow, as the log's do when its writer
+	// gets no processor, do so once, but what a request allocates is in every run.
+	least := math.Inf(1)
+	for range 5 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		roundTrips(t, c, request, buf, n, count)
+		runtime.ReadMemStats(&after)
+		least = min(least, float64(after.Mallocs-before.Mallocs)/count)
+	}
+	return least
 }
 
 // wholeAnswer reads one response, whose length the ones that follow have too.

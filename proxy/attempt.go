@@ -85,6 +85,9 @@ func (b *responseBuffer) acquire() {
 }
 
 func (b *responseBuffer) release() {
+	if b.pooled == nil {
+		return // a tunnel gave it back
+	}
 	if b.large != nil {
 		largePool.Put(b.large)
 		b.large = nil
@@ -116,23 +119,35 @@ func (x *Exchange) Exchange(nc net.Conn, fresh bool) (reuse bool, err error) {
 		return true, nil // untouched
 	}
 	x.c.sk.Watch(true)
+	ended := false
+	defer func() {
+		if !ended { // a panic must not leave the pump behind
+			x.endAttempt(be)
+		}
+	}()
 	err = x.converse(be, fresh)
-	x.c.sk.Watch(false)
-	x.joinPump(be)
+	cause := x.endAttempt(be)
+	ended = true
 	switch {
 	case x.att.failed == reason.OK:
 	case x.body.failed != reason.OK && x.body.failed != reason.BackendWriteFailed:
 		x.att.failed = x.body.failed // the cause of what the response side saw
-	case x.att.failed == reason.BackendTimeout && be.sk.Interrupted() == sock.WriteExpired:
+	case x.att.failed == reason.BackendTimeout && cause.Has(sock.WriteExpired):
 		x.att.failed = reason.BackendWriteFailed // it would not take the request
 	}
-	x.c.detach()
-	be.sk.ArmRead(0)
-	be.sk.ArmWrite(0)
 	if errors.Is(err, sock.ErrStale) {
 		return false, err
 	}
-	return x.att.reuse && x.att.failed == reason.OK && x.bodySent() && be.sk.Interrupted() == sock.NotInterrupted, nil
+	return x.att.reuse && x.att.failed == reason.OK && x.bodySent() && cause == sock.NotInterrupted, nil
+}
+
+// endAttempt lets go of the connection: from its return on nothing that belongs to
+// the attempt touches it, and it can be pooled unless it was interrupted.
+func (x *Exchange) endAttempt(be backendConn) sock.Cause {
+	x.c.sk.Watch(false)
+	x.joinPump(be)
+	x.c.detach()
+	return be.sk.Disarm()
 }
 
 // bodySent reports whether the backend was sent the whole body. One that answered
@@ -146,7 +161,7 @@ func (x *Exchange) converse(be backendConn, fresh bool) error {
 		return err
 	}
 	if err != nil {
-		x.att.failed = x.backendFailure(err, reason.BackendReset)
+		x.att.failed = orReason(x.att.failed, x.backendFailure(err, reason.BackendReset))
 		return nil
 	}
 	if !x.readResponseHead(be) {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,7 +93,7 @@ func (b *requestBody) take(dst, src []byte) ([]byte, int) {
 		}
 		if b.failed == reason.OK && b.chunks.Done() {
 			b.complete = true
-			dst = appendLastChunk(dst, b.chunks.Trailers())
+			dst = h1.AppendLastChunk(dst, b.chunks.Trailers())
 		}
 	}
 	return dst, used
@@ -112,17 +111,10 @@ func (b *requestBody) unread() bool {
 	return !b.complete
 }
 
+// appendChunk frames data as one chunk.
 func appendChunk(dst, data []byte) []byte {
-	dst = strconv.AppendUint(dst, uint64(len(data)), 16)
-	dst = append(dst, "\r\n"...)
-	dst = append(dst, data...)
-	return append(dst, "\r\n"...)
-}
-
-func appendLastChunk(dst, trailers []byte) []byte {
-	dst = append(dst, "0\r\n"...)
-	dst = append(dst, trailers...)
-	return append(dst, "\r\n"...)
+	dst = h1.AppendChunkHeader(dst, int64(len(data)))
+	return append(append(dst, data...), "\r\n"...)
 }
 
 // Body buffers: what is read at once, and its framed form.
@@ -152,6 +144,7 @@ func (x *Exchange) startPump(be backendConn) {
 func (x *Exchange) pumpBody(be backendConn) {
 	b, c := &x.body, x.c
 	bufs := pumpPool.Get().(*pumpBuffers)
+	defer x.endPump(be)
 	timeouts := &x.snap.cfg.Timeouts
 	writeLimit := x.limits().Write
 	for !b.complete && b.failed == reason.OK {
@@ -175,11 +168,15 @@ func (x *Exchange) pumpBody(be backendConn) {
 		}
 	}
 	pumpPool.Put(bufs)
-	x.endPump(be)
 }
 
-// endPump tells the attempt how the body ended.
+// endPump tells the attempt how the body ended. It is deferred, as a bug in the pump
+// must end one request and not the process.
 func (x *Exchange) endPump(be backendConn) {
+	if p := recover(); p != nil {
+		x.c.gw.logBug(p, "pumping a request body")
+		x.body.failed = reason.Internal
+	}
 	switch x.body.failed {
 	case reason.OK, reason.BackendWriteFailed:
 		// After a failed write the response, if there is one, tells more.
@@ -203,13 +200,12 @@ func (b *requestBody) readSize(room int) int {
 
 // readFailure says why the body could not be read: OK if joinPump stopped it.
 func (x *Exchange) readFailure() reason.Reason {
-	switch x.c.sk.Interrupted() {
-	case sock.ReadExpired:
+	cause := x.c.sk.Interrupted()
+	switch {
+	case cause.Has(sock.Cancelled) && !x.c.isGone():
+		return reason.OK
+	case cause.Has(sock.ReadExpired):
 		return reason.BodyTimeout
-	case sock.Cancelled:
-		if !x.c.isGone() {
-			return reason.OK
-		}
 	}
 	return reason.ClientGone
 }
@@ -227,9 +223,7 @@ func (x *Exchange) joinPump(be backendConn) {
 		x.c.sk.Interrupt(sock.Cancelled)
 		<-b.done
 	}
-	if x.c.sk.Interrupted() != sock.NotInterrupted && !x.c.isGone() {
-		x.c.sk.Resume() // so that the client can be told
-	}
+	x.c.resume(sock.Cancelled | sock.ReadExpired) // so that the client can be told
 }
 
 // lastWrite is how long a pump that has read the whole body may take to be done

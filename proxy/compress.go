@@ -176,7 +176,7 @@ func (x *Exchange) chooseEncoder(out framing) *encoder {
 		x.keepAlive = false
 	}
 	e.replaces = replacedByCoding
-	e.stream = bytes.HasPrefix(x.res.Get(h1.ContentType), []byte("text/event-stream"))
+	e.stream = x.res.ContentLength < 0 // it may be made as it is sent
 	e.w.Reset(e)
 	return e
 }
@@ -187,9 +187,9 @@ var replacedByCoding = h1.FieldsOf(h1.ETag, h1.AcceptRanges)
 
 // appendFields writes the fields that describe the coded body. The validator is
 // weakened: another representation has other bytes (RFC 9110 section 8.8.1).
-func (e *encoder) appendFields(dst []byte, _ *Exchange) []byte {
+func (e *encoder) appendFields(dst []byte, x *Exchange) []byte {
 	dst = append(append(append(dst, "Content-Encoding: "...), e.coding.name...), "\r\n"...)
-	if len(e.etag) == 0 {
+	if len(e.etag) == 0 || !x.answers(h1.ETag) {
 		return dst
 	}
 	dst = append(dst, "ETag: "...)

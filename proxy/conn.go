@@ -27,7 +27,7 @@ type clientConn struct {
 	tls      *tls.Conn
 	id       uint64
 	peer     netip.AddrPort
-	addrText string
+	addrText []byte
 	since    time.Time
 
 	// Owned by the connection's goroutine (body.go says when a pump reads in).
@@ -45,7 +45,8 @@ type clientConn struct {
 	end      reason.Reason
 
 	// Shared with the sweep, the admin API and drain.
-	state atomic.Uint32
+	state  atomic.Uint32
+	served atomic.Bool // it has had a request and is idle since
 
 	mu       sync.Mutex // guards what follows; never held over I/O
 	backend  *sock.Conn // the attempt that PeerGone cancels
@@ -63,6 +64,7 @@ var inPool = sync.Pool{New: func() any { b := make([]byte, firstBuffer); return 
 // run serves the connection until it ends.
 func (c *clientConn) run() {
 	defer c.close()
+	defer c.rescue()
 	if c.tls != nil && !c.handshake() {
 		return
 	}
@@ -89,7 +91,9 @@ func (c *clientConn) readHead() bool {
 	}
 	c.activate()
 	snap := c.gw.snap.Load() // not before the wait, which may be long
-	c.sk.ArmRead(snap.cfg.Timeouts.Head)
+	if c.requests > 0 {
+		c.sk.ArmRead(snap.cfg.Timeouts.Head) // await did so for the first request
+	}
 	for {
 		n, err := c.x.req.Parse(c.in[c.r:c.w], &snap.reqLimits)
 		if err != nil {
@@ -98,7 +102,9 @@ func (c *clientConn) readHead() bool {
 		}
 		if n > 0 {
 			c.r += n
-			c.sk.ArmRead(0)
+			if c.sk.Disarm().Has(sock.ReadExpired) {
+				c.resume(sock.ReadExpired) // the head was whole as its time ended
+			}
 			c.x.begin(snap, time.Now())
 			return true
 		}
@@ -111,6 +117,7 @@ func (c *clientConn) readHead() bool {
 // await waits for the first byte of a request.
 func (c *clientConn) await() bool {
 	c.x.forget()
+	c.shrink()
 	timeouts := &c.gw.snap.Load().cfg.Timeouts
 	if c.requests == 0 {
 		c.sk.ArmRead(timeouts.Head)
@@ -118,16 +125,18 @@ func (c *clientConn) await() bool {
 		c.sk.ArmRead(timeouts.Idle)
 	}
 	if c.fill() {
-		return true
+		// A tls.Conn may have held the request, so that nothing was read below it.
+		return !c.sk.Held() || c.sk.Flush() == nil
 	}
+	cause := c.sk.Interrupted()
 	switch {
-	case c.sk.Interrupted() == sock.ReadExpired:
-		c.end = reason.IdleTimeout
-	case c.killed():
-		c.end = reason.KilledByUser
-	case c.gw.draining.Load() && c.sk.Interrupted() == sock.Cancelled:
+	case c.killed() != reason.OK:
+		c.end = c.killed()
+	case c.gw.draining.Load() && cause.Has(sock.Cancelled):
 		c.end = reason.Draining
 		return c.lastWord()
+	case cause.Has(sock.ReadExpired):
+		c.end = reason.IdleTimeout
 	case c.end == reason.OK:
 		c.end = reason.ClientClosed
 	}
@@ -137,7 +146,7 @@ func (c *clientConn) await() bool {
 // lastWord sends what is still held when an idle connection is told to close, and
 // gives a request that has arrived in the same moment its answer.
 func (c *clientConn) lastWord() bool {
-	c.sk.Resume()
+	c.activate()
 	if c.sk.Flush() != nil || !c.sk.Readable() {
 		return false
 	}
@@ -153,30 +162,47 @@ func (c *clientConn) activate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.setState(meter.Active)
-	if c.killedBy == reason.OK && c.sk.Interrupted() == sock.Cancelled {
-		c.sk.Resume() // told to close an instant ago, but a request is here
+	if c.killedBy == reason.OK && c.sk.Interrupted().Has(sock.Cancelled) {
+		c.sk.Resume(sock.Cancelled) // told to close an instant ago, but a request is here
 	}
 }
+
+// resume undoes interruptions that have done their work, unless the connection was
+// killed meanwhile.
+func (c *clientConn) resume(what sock.Cause) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.killedBy == reason.OK && c.sk.Interrupted().Has(what) {
+		c.sk.Resume(what)
+	}
+}
+
+// firstRequest is how long a drain leaves a new connection to send its first request.
+const firstRequest = time.Second
 
 // closeIfIdle tells an idle connection to close.
 func (c *clientConn) closeIfIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.served.Load() && time.Since(c.since) < firstRequest {
+		return // its request is probably on the way
+	}
 	if c.state.Load() == uint32(meter.Idle) {
 		c.sk.Interrupt(sock.Cancelled)
 	}
 }
 
-func (c *clientConn) killed() bool {
+// killed tells why the connection was ended from outside, OK if it was not.
+func (c *clientConn) killed() reason.Reason {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.gone && c.killedBy != reason.OK
+	return c.killedBy
 }
 
 // headCut ends a connection whose request head did not become whole.
 func (c *clientConn) headCut(snap *Snapshot) bool {
-	if c.sk.Interrupted() == sock.ReadExpired {
-		c.sk.Resume()
+	if c.sk.Interrupted().Has(sock.ReadExpired) {
+		c.resume(sock.ReadExpired)
 		c.x.req.Abandon(c.in[c.r:c.w])
 		c.refuse(snap, reason.HeadTimeout)
 		return false
@@ -222,6 +248,24 @@ func (c *clientConn) compact() {
 	c.r, c.w = 0, copy(c.in, rest)
 }
 
+// keepBytes is the most that a buffer of an idle connection may hold; a larger one
+// goes back to the heap.
+const keepBytes = 4 << 10
+
+// shrink lets go of what large messages left, before the connection idles. What is
+// still held to be sent stays: the next request overwrites it.
+func (c *clientConn) shrink() {
+	if cap(c.x.out) > keepBytes && !c.sk.Held() {
+		c.x.out = nil
+	}
+	if cap(c.scratch) > keepBytes {
+		c.scratch = nil
+	}
+	if cap(c.x.body.prefix) > keepBytes {
+		c.x.body.prefix = nil
+	}
+}
+
 // unread puts bytes that belong to the next request back.
 func (c *clientConn) unread(p []byte) {
 	if len(p) == 0 {
@@ -244,11 +288,12 @@ func (c *clientConn) next() bool {
 		}
 		return false
 	}
-	c.setState(meter.Idle)
 	if c.r < c.w {
 		// A pipelined request waits: its answer must not delay the last one's.
 		return c.sk.Flush() == nil
 	}
+	c.served.Store(true)
+	c.setState(meter.Idle)
 	return true
 }
 
@@ -282,6 +327,7 @@ func (c *clientConn) lingerClose() {
 	c.sk.Hold(sock.HoldOff)
 	if c.tls != nil {
 		_ = c.tls.CloseWrite()
+		c.sk.ArmWrite(0) // crypto/tls leaves a deadline behind that has passed
 	}
 	if c.sk.CloseWrite() != nil {
 		return
@@ -323,6 +369,16 @@ func (c *clientConn) PeerGone() {
 	c.gone = true
 	if c.backend != nil {
 		c.backend.Interrupt(sock.Cancelled)
+	}
+}
+
+// rescue ends the connection after a panic outside of a request: one bug must not end
+// every other connection.
+func (c *clientConn) rescue() {
+	if p := recover(); p != nil {
+		c.gw.logBug(p, "serving a connection")
+		c.end = reason.Internal
+		_ = c.sk.Reset()
 	}
 }
 

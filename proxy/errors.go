@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"fmt"
+	"runtime/debug"
+
 	"github.com/rs/zerolog"
 
 	"tickgate/internal/reason"
@@ -34,7 +37,7 @@ func (g *Gateway) logEnd(x *Exchange) {
 	if e == nil {
 		return
 	}
-	e.Str("client", x.c.addrText).Str("listen", x.c.ln.name).Str("route", x.rt.name).Int("status", x.status)
+	e.Bytes("client", x.c.addrText).Str("listen", x.c.ln.name).Str("route", x.rt.name).Int("status", x.status)
 	if len(x.req.Raw) > 0 {
 		e.Bytes("method", x.req.Method()).Bytes("host", x.req.Host()).Bytes("target", x.req.Target())
 	}
@@ -46,6 +49,11 @@ func (g *Gateway) logEnd(x *Exchange) {
 		message = "request refused"
 	}
 	e.Bytes("request_id", x.id()).Msg(message)
+}
+
+// logBug writes the stack of a panic.
+func (g *Gateway) logBug(p any, doing string) {
+	g.log.Error().Str("panic", fmt.Sprint(p)).Str("doing", doing).Bytes("stack", debug.Stack()).Msg("BUG: panic")
 }
 
 // logAttempt writes a line about a backend that could not be connected to.

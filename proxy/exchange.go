@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"math/rand/v2"
-	"net/netip"
 	"time"
 
 	"tickgate/config"
@@ -29,6 +28,7 @@ type Exchange struct {
 	rt       *route
 	path     []byte // for matching: unreserved characters decoded
 	pathBuf  []byte
+	target   []byte // rewritten; empty if the client's goes on
 	captures []int
 
 	// Set by the action.
@@ -38,6 +38,8 @@ type Exchange struct {
 	res     h1.ResponseHead
 	phases  meter.Phases
 
+	upstreamTime time.Duration // spent on attempts, without the way to the client
+
 	// The answer.
 	status    int
 	ended     reason.Reason
@@ -45,10 +47,13 @@ type Exchange struct {
 	bodyBytes int64 // sent, without heads and framing
 	keepAlive bool
 	upgraded  bool          // the connection became a tunnel
+	admitted  bool          // a worker is held
+	inFlight  bool          // counted at backend
 	retryIn   time.Duration // Retry-After of a 503
 
 	out       []byte // what is being written to the client
 	requestID []byte
+	identity  clientIdentity
 	idBuf     [32]byte
 	rb        responseBuffer
 	chunks    h1.Chunked // of a chunked response
@@ -70,6 +75,9 @@ func (x *Exchange) begin(snap *Snapshot, now time.Time) {
 	x.retryIn = 0
 	x.out = x.out[:0]
 	x.requestID = nil
+	x.identity.known = false
+	x.upstreamTime = 0
+	x.target = x.target[:0]
 	x.body.begin(x)
 }
 
@@ -103,9 +111,6 @@ func (x *Exchange) remaining(now time.Time) (left time.Duration, ok bool) {
 // trusted reports whether the client is a proxy whose word about its own client
 // counts.
 func (x *Exchange) trusted() bool { return x.snap.trusts(x.c.peer.Addr()) }
-
-// clientAddr is the address of the connection's other end.
-func (x *Exchange) clientAddr() netip.Addr { return x.c.peer.Addr() }
 
 // scheme is the scheme of the client's connection to this gateway.
 func (x *Exchange) scheme() string {

@@ -21,23 +21,25 @@ func (x *Exchange) expectContinue(be backendConn, fresh bool) error {
 	err := x.roundtrip(be, fresh)
 	if err == nil {
 		be.sk.ArmRead(x.readLimit(x.limits().ResponseHeader))
-		if be.sk.Interrupted() == sock.ReadExpired {
-			be.sk.Resume() // the answer came as the wait ended
-		}
+		be.sk.Resume(sock.ReadExpired) // the answer may have come as the wait ended
 		return nil
 	}
-	if !errors.Is(err, os.ErrDeadlineExceeded) || be.sk.Interrupted() != sock.ReadExpired {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !be.sk.Interrupted().Has(sock.ReadExpired) {
 		return err
 	}
 	if _, ok := x.remaining(time.Now()); !ok {
 		return err
 	}
-	be.sk.Resume()
+	be.sk.Resume(sock.ReadExpired)
 	if err := x.send(continueHead); err != nil {
-		return err
+		x.att.failed = x.clientFailure(err)
+		return errClient
 	}
 	x.startPump(be)
 	return x.readMore(be)
 }
+
+// errClient says that the client failed, with the reason in att.failed.
+var errClient = errors.New("proxy: the client failed")
 
 var continueHead = []byte("HTTP/1.1 100 Continue\r\n\r\n")

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/netip"
 	"time"
 
 	"tickgate/internal/accesslog"
@@ -29,15 +30,12 @@ func (x *Exchange) finish() {
 func (x *Exchange) logAccess(now time.Time) {
 	rec := &x.c.record
 	*rec = accesslog.Record{
-		Time: now, Duration: now.Sub(x.start), ClientAddr: x.c.peer,
+		Time: now, Duration: now.Sub(x.start), UpstreamDuration: x.upstreamTime, ClientAddr: x.logAddr(),
 		Status: x.status, BytesSent: x.bodyBytes, BytesReceived: x.body.received,
 		Reason: x.ended, Attempts: x.att.number,
 		Route: x.rt.name, Upstream: x.rt.upstreamName(), Backend: x.backendAddr(),
 		Listener: x.c.ln.name, Scheme: x.scheme(),
 		TLSVersion: x.c.facts.version, TLSCipher: x.c.facts.cipher, TLSServerName: x.c.facts.serverName,
-	}
-	if !x.att.start.IsZero() {
-		rec.UpstreamDuration = now.Sub(x.att.start)
 	}
 	if len(x.req.Raw) > 0 {
 		rec.Method, rec.Host, rec.Path, rec.Query = x.req.Method(), x.req.Host(), x.req.Path(), x.req.Query()
@@ -46,6 +44,14 @@ func (x *Exchange) logAccess(now time.Time) {
 		rec.RequestID, rec.Header = x.id(), x.c.lookup
 	}
 	x.c.gw.access.Load().Log(rec)
+}
+
+// logAddr is the client's address, with a port if it is the connection's own.
+func (x *Exchange) logAddr() netip.AddrPort {
+	if addr := x.client().addr; addr != x.c.peer.Addr() {
+		return netip.AddrPortFrom(addr, 0)
+	}
+	return x.c.peer
 }
 
 var proto = [2][]byte{[]byte("HTTP/1.0"), []byte("HTTP/1.1")}

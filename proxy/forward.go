@@ -53,7 +53,7 @@ func (forwardAction) kind() string { return "upstream" }
 func (forwardAction) serve(x *Exchange) {
 	up := x.rt.upstream
 	x.up = up.set
-	if !x.checkUpgrade() || !x.takePrefix() {
+	if !x.checkUpgrade() || !x.rewrite() || !x.takePrefix() {
 		return
 	}
 	x.rb.acquire()
@@ -67,6 +67,7 @@ func (forwardAction) serve(x *Exchange) {
 			x.fail(orReason(x.att.failed, reason.NoBackend))
 			return
 		}
+		x.inFlight = true
 		tried.Add(x.backend)
 		x.try(n)
 		if x.att.failed == reason.OK {
@@ -96,17 +97,32 @@ func (x *Exchange) try(n int) {
 	}
 	left, ok := x.remaining(x.att.start)
 	if !ok {
-		x.backend.Cancel()
+		x.settleBackend(false)
 		x.att.failed = reason.RequestTimeout
 		return
 	}
 	err := x.backend.Pool(up.tag).Do(x, left, &x.att.timing)
-	x.backend.End(x.att.latency(), x.att.failed == reason.OK && err == nil)
-	x.addTiming()
 	if err != nil && x.att.failed == reason.OK {
 		x.att.failed = poolReason(err)
 		x.c.gw.logAttempt(x, err)
 	}
+	x.upstreamTime += x.att.latency()
+	x.settleBackend(!x.att.failed.ByClient())
+	x.addTiming()
+}
+
+// settleBackend ends the count of the request at its backend. What the client broke
+// off tells nothing about the backend.
+func (x *Exchange) settleBackend(telling bool) {
+	switch {
+	case !x.inFlight:
+		return
+	case telling:
+		x.backend.End(x.att.latency(), x.att.failed == reason.OK)
+	default:
+		x.backend.Cancel()
+	}
+	x.inFlight = false
 }
 
 // poolReason classifies a failure to get a connection.
@@ -139,7 +155,7 @@ func (x *Exchange) hashKey() uint64 {
 // its client's address.
 func hasherOf(key string) func(x *Exchange) uint64 {
 	byAddr := func(x *Exchange) uint64 {
-		a := x.clientAddr().As16()
+		a := x.client().addr.As16()
 		return upstream.Hash(a[:])
 	}
 	orAddr := func(v []byte, x *Exchange) uint64 {

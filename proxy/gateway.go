@@ -50,7 +50,6 @@ type Gateway struct {
 
 	liveMu sync.Mutex
 	live   map[*clientConn]struct{}
-	empty  chan struct{} // closed when live is empty, if someone waits
 }
 
 // Options are what a Gateway needs besides its configuration.
@@ -208,10 +207,6 @@ func (g *Gateway) forget(c *clientConn) {
 	c.ln.open.Add(-1)
 	g.liveMu.Lock()
 	delete(g.live, c)
-	if len(g.live) == 0 && g.empty != nil {
-		close(g.empty)
-		g.empty = nil
-	}
 	g.liveMu.Unlock()
 }
 

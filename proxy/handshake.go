@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"tickgate/internal/reason"
 	"tickgate/internal/sock"
@@ -31,12 +32,12 @@ func (c *clientConn) handshake() bool {
 	}
 	c.end = reason.TLSFailed
 	failure := tlsterm.FailureReason(err)
-	if c.sk.Interrupted() == sock.ReadExpired {
+	if c.sk.Interrupted().Has(sock.ReadExpired) {
 		failure = tlsterm.TimedOut
 	}
 	c.gw.tlsFailures[failure].Add(1)
 	if e := c.gw.log.Event(infoLevel, "tls_failed"); e != nil {
-		e.Stringer("reason", failure).Str("client", c.addrText).Str("listen", c.ln.name).Err(err).Msg("TLS handshake failed")
+		e.Stringer("reason", failure).Bytes("client", c.addrText).Str("listen", c.ln.name).Err(err).Msg("TLS handshake failed")
 	}
 	if tlsterm.PlainHTTP(err) {
 		c.end = reason.PlainOnTLS
@@ -65,7 +66,7 @@ func (c *clientConn) answerPlain(err error) {
 func (c *clientConn) noteTLS() {
 	st := c.tls.ConnectionState()
 	c.facts = tlsFacts{
-		version:    tls.VersionName(st.Version),
+		version:    strings.Replace(tls.VersionName(st.Version), " ", "v", 1),
 		cipher:     tls.CipherSuiteName(st.CipherSuite),
 		serverName: st.ServerName,
 	}

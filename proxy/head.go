@@ -28,8 +28,8 @@ func (x *Exchange) requestHead(dst []byte) []byte {
 // appendTarget appends the request target in origin form (RFC 9112 section 3.2.1):
 // the client's bytes, unless the route rewrites them.
 func (x *Exchange) appendTarget(dst []byte) []byte {
-	if rw := x.rt.rewrite; rw != nil && x.req.Form != h1.AsteriskForm {
-		return rw.append(dst, x)
+	if len(x.target) > 0 {
+		return append(dst, x.target...)
 	}
 	return x.req.AppendOriginTarget(dst)
 }
@@ -76,8 +76,7 @@ func (x *Exchange) copyFields(dst []byte) []byte {
 }
 
 // posing are fields that only a trusted proxy may send on, as backends believe them.
-// Those that the gateway writes itself are left out anyway.
-var posing = h1.FieldsOf(h1.XForwardedPort, h1.XRealIP)
+var posing = h1.FieldsOf(h1.XForwardedFor, h1.XForwardedProto, h1.XForwardedHost, h1.XForwardedPort, h1.XRealIP, h1.Forwarded)
 
 // dropPosing drops the rest of the X-Forwarded family, of which more names are in use
 // than h1 knows.
@@ -128,14 +127,14 @@ func (x *Exchange) appendForwarding(dst []byte) []byte {
 	if f.Forwarded && x.sends(h1.Forwarded) {
 		dst = x.appendForwarded(dst, trusted)
 	}
-	if f.RequestIDHeader != "" && x.sends(h1.LookupField(x.snap.requestIDName)) {
+	if f.RequestIDHeader != "" && !x.rt.reqOps.drops(x.snap.requestIDField, f.RequestIDHeader) {
 		dst = append(append(dst, f.RequestIDHeader...), ": "...)
 		dst = append(append(dst, x.id()...), "\r\n"...)
 	}
-	if f.Via {
+	if f.Via && x.sends(h1.Via) {
 		dst = append(dst, "Via: 1.1 tickgate\r\n"...)
 	}
-	if x.snap.trace == traceExtend {
+	if x.snap.trace == traceExtend && x.sends(h1.Traceparent) {
 		dst = x.appendTrace(dst)
 	}
 	return dst
@@ -144,7 +143,7 @@ func (x *Exchange) appendForwarding(dst []byte) []byte {
 // sends reports whether the gateway writes a field of its own: the route may set it
 // to something else, or remove it.
 func (x *Exchange) sends(id h1.FieldID) bool {
-	return x.rt.reqOps == nil || id == h1.Unknown || !x.rt.reqOps.drop.known.Has(id)
+	return !x.rt.reqOps.drops(id, "")
 }
 
 func (x *Exchange) appendXForwarded(dst []byte, trusted bool) []byte {
@@ -197,7 +196,7 @@ func (x *Exchange) appendForwarded(dst []byte, trusted bool) []byte {
 		dst = x.appendAll(dst, h1.Forwarded)
 	}
 	dst = append(dst, "for="...)
-	dst = appendNode(dst, x.clientAddr())
+	dst = appendNode(dst, x.c.peer.Addr())
 	dst = append(dst, ";host=\""...)
 	dst = append(dst, x.req.Host()...)
 	dst = append(dst, "\";proto="...)

@@ -1,10 +1,10 @@
 package proxy
 
 import (
-	"bytes"
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 
 	"tickgate/config"
 	"tickgate/internal/h1"
@@ -83,4 +83,14 @@ func (o *headerOps) append(dst []byte, x *Exchange) []byte {
 	return dst
 }
 
-func indexByte(b []byte, c byte) int { return bytes.IndexByte(b, c) }
+// drops reports whether the route removes or replaces a field, so that the gateway
+// does not write its own. A nil o drops nothing.
+func (o *headerOps) drops(id h1.FieldID, name string) bool {
+	if o == nil {
+		return false
+	}
+	if id != h1.Unknown {
+		return o.drop.known.Has(id)
+	}
+	return slices.ContainsFunc(o.drop.other, func(other []byte) bool { return strings.EqualFold(string(other), name) })
+}

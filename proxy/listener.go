@@ -226,9 +226,9 @@ func (ln *listener) admit(nc net.Conn) {
 	}
 	c := &clientConn{gw: g, ln: ln, sk: sock.New(nc, g.sweeper), id: g.nextID.Add(1), peer: peer, since: time.Now()}
 	c.rw = c.sk
-	c.addrText = "unix:"
+	c.addrText = []byte("unix:")
 	if peer.IsValid() {
-		c.addrText = peer.Addr().String()
+		c.addrText = peer.Addr().AppendTo(nil)
 	}
 	c.sk.SetWatcher(c)
 	state := meter.Idle

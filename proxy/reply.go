@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"tickgate/internal/h1"
 	"tickgate/internal/reason"
 )
 
@@ -53,12 +54,14 @@ func (x *Exchange) reply(status int, contentType string, fields, body []byte) {
 		x.keepAlive = false
 	}
 	dst := appendStatusLine(x.out[:0], status, []byte(http.StatusText(status)))
-	dst = appendDate(dst, time.Now())
+	if x.answers(h1.Date) {
+		dst = appendDate(dst, time.Now())
+	}
 	if hasBody(status) {
 		dst = strconv.AppendInt(append(dst, "Content-Length: "...), int64(len(body)), 10)
 		dst = append(dst, "\r\n"...)
 	}
-	if contentType != "" && len(body) > 0 {
+	if contentType != "" && len(body) > 0 && x.answers(h1.ContentType) {
 		dst = append(append(append(dst, "Content-Type: "...), contentType...), "\r\n"...)
 	}
 	dst = append(dst, fields...)
@@ -66,7 +69,7 @@ func (x *Exchange) reply(status int, contentType string, fields, body []byte) {
 		dst = x.rt.resOps.append(dst, x)
 	}
 	dst = append(x.appendConnection(dst), "\r\n"...)
-	if hasBody(status) && string(x.req.Method()) != "HEAD" {
+	if hasBody(status) && x.req.MethodID != h1.MethodHead {
 		dst = append(dst, body...)
 		x.bodyBytes = int64(len(body))
 	}

@@ -73,7 +73,7 @@ func (x *Exchange) planPersistence(kind h1.BodyKind, out framing) {
 func (x *Exchange) responseHead(dst []byte, out framing) []byte {
 	dst = appendStatusLine(dst, x.res.Status, x.res.ReasonPhrase())
 	dst = x.copyResponseFields(dst, out)
-	if !x.res.Has(h1.Date) {
+	if !x.res.Has(h1.Date) && x.answers(h1.Date) {
 		dst = appendDate(dst, x.att.firstByte)
 	}
 	switch {
@@ -86,10 +86,10 @@ func (x *Exchange) responseHead(dst []byte, out framing) []byte {
 	if x.enc != nil {
 		dst = x.enc.appendFields(dst, x)
 	}
-	if x.variesByCoding() {
+	if x.variesByCoding() && x.answers(h1.Vary) {
 		dst = append(dst, "Vary: Accept-Encoding\r\n"...)
 	}
-	if x.snap.cfg.Forwarding.Via {
+	if x.snap.cfg.Forwarding.Via && x.answers(h1.Via) {
 		dst = append(dst, "Via: 1.1 tickgate\r\n"...)
 	}
 	if ops := x.rt.resOps; ops != nil {
@@ -97,6 +97,10 @@ func (x *Exchange) responseHead(dst []byte, out framing) []byte {
 	}
 	return append(x.appendConnection(dst), "\r\n"...)
 }
+
+// answers reports whether the gateway writes a response field of its own: the route may
+// set it to something else, or remove it.
+func (x *Exchange) answers(id h1.FieldID) bool { return !x.rt.resOps.drops(id, "") }
 
 // appendConnection says what becomes of the connection, where the version's default
 // does not (RFC 9112 section 9.3).
@@ -180,7 +184,7 @@ func (x *Exchange) passBody(be backendConn, kind h1.BodyKind, out framing) {
 		return
 	}
 	if out == byChunks {
-		x.out = appendLastChunk(x.out, x.trailers(kind))
+		x.out = h1.AppendLastChunk(x.out, x.trailers(kind))
 	}
 	x.phases.Transfer = since(x.att.firstByte)
 	x.flushLast()
@@ -341,7 +345,7 @@ func (x *Exchange) write(p []byte) bool {
 
 // clientFailure says why writing to the client failed.
 func (x *Exchange) clientFailure(err error) reason.Reason {
-	if errors.Is(err, os.ErrDeadlineExceeded) && x.c.sk.Interrupted() == sock.WriteExpired {
+	if errors.Is(err, os.ErrDeadlineExceeded) && x.c.sk.Interrupted().Has(sock.WriteExpired) {
 		return reason.ClientStall
 	}
 	return reason.ClientGone

@@ -67,6 +67,7 @@ func (x *Exchange) mayRetry(n int) bool {
 	}
 	now := time.Now()
 	if _, ok := x.remaining(now); !ok {
+		x.att.failed = reason.RequestTimeout // which is why there is no further attempt
 		return false
 	}
 	return x.up.Budget().AllowRetry(now)

@@ -5,6 +5,8 @@ import (
 	"regexp"
 
 	"tickgate/config"
+	"tickgate/internal/h1"
+	"tickgate/internal/reason"
 )
 
 // rewriter is a compiled config.Rewrite.
@@ -30,15 +32,62 @@ func compileRewrite(r *config.Rewrite, rt *route, re *regexp.Regexp) (*rewriter,
 	return rw, nil
 }
 
-// append appends the rewritten target with the client's query. Prefixes are cut
-// from the client's own bytes when these begin with them literally, else from the
-// decoded path that was matched.
-func (rw *rewriter) append(dst []byte, x *Exchange) []byte {
-	if rw.whole != nil {
-		start := len(dst)
-		dst = rw.whole.append(dst, x)
-		return appendQuery(dst, start, x)
+// rewrite makes the target that the backend gets, if the route changes it. The result
+// is held to the same rules as a client's target: a rewrite must not join what the
+// client sent into a dot segment, or into a second word of the request line.
+func (x *Exchange) rewrite() bool {
+	rw := x.rt.rewrite
+	if rw == nil || x.req.Form == h1.AsteriskForm {
+		return true
 	}
+	if rw.whole != nil {
+		x.target = rw.replaceAll(x.target, x)
+	} else {
+		x.target = rw.replacePrefix(x.target, x)
+	}
+	path, _, _ := bytes.Cut(x.target, question)
+	x.c.scratch = decodeUnreserved(x.c.scratch[:0], path)
+	return !hasDotSegment(x.c.scratch) || x.fail(reason.BadTarget)
+}
+
+var question = []byte("?")
+
+// replaceAll appends the path that the template makes, and the client's query: after
+// "&" if the template brought a query of its own.
+func (rw *rewriter) replaceAll(dst []byte, x *Exchange) []byte {
+	x.c.scratch = rw.whole.append(x.c.scratch[:0], x)
+	if len(x.c.scratch) == 0 || x.c.scratch[0] != '/' {
+		dst = append(dst, '/')
+	}
+	dst = appendEncoded(dst, x.c.scratch)
+	q := x.req.Query()
+	if q == nil {
+		return dst
+	}
+	sep := byte('?')
+	if bytes.IndexByte(dst, '?') >= 0 {
+		sep = '&'
+	}
+	return append(append(dst, sep), q...)
+}
+
+// appendEncoded appends text with the bytes that no target may hold percent-encoded.
+func appendEncoded(dst, text []byte) []byte {
+	const digits = "0123456789ABCDEF"
+	for _, c := range text {
+		if c <= ' ' || c >= 0x7f || c == '#' {
+			dst = append(dst, '%', digits[c>>4], digits[c&15])
+			continue
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// replacePrefix appends the path with its prefix cut or replaced, and the client's
+// query. Prefixes end where a segment ends, and are cut from the client's own bytes
+// when these begin with them literally, else from the decoded path that was matched.
+func (rw *rewriter) replacePrefix(dst []byte, x *Exchange) []byte {
 	prefix := rw.strip
 	if len(prefix) == 0 {
 		prefix = x.path[:min(rw.prefix, len(x.path))]
@@ -48,31 +97,15 @@ func (rw *rewriter) append(dst []byte, x *Exchange) []byte {
 		path = x.path
 	}
 	rest, found := bytes.CutPrefix(path, prefix)
-	if !found {
-		return appendURI(dst, path, &x.req)
+	if !found || !endsSegment(path, len(prefix)) {
+		return appendURI(dst, x.req.Path(), &x.req)
 	}
-	start := len(dst)
 	dst = append(dst, rw.replace...)
-	if len(dst) == start || dst[len(dst)-1] != '/' {
-		if len(rest) == 0 && len(dst) == start || len(rest) > 0 && rest[0] != '/' {
-			dst = append(dst, '/')
-		}
-	} else if len(rest) > 0 && rest[0] == '/' {
+	switch slash := len(dst) > 0 && dst[len(dst)-1] == '/'; {
+	case slash && len(rest) > 0 && rest[0] == '/':
 		rest = rest[1:]
+	case !slash && (len(rest) > 0 && rest[0] != '/' || len(rest)+len(dst) == 0):
+		dst = append(dst, '/')
 	}
 	return appendURI(dst, rest, &x.req)
-}
-
-// appendQuery appends the client's query to the target that begins at start, after
-// "&" if the rewritten path brought a query of its own.
-func appendQuery(dst []byte, start int, x *Exchange) []byte {
-	q := x.req.Query()
-	if q == nil {
-		return dst
-	}
-	sep := byte('?')
-	if bytes.IndexByte(dst[start:], '?') >= 0 {
-		sep = '&'
-	}
-	return append(append(dst, sep), q...)
 }

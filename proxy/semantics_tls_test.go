@@ -37,7 +37,7 @@ listeners: [{listen: "127.0.0.1:0", acceptors: 1, tls: {`+extra+`certificates: [
 		if got := c.Conn.(*tls.Conn).ConnectionState().PeerCertificates[0].DNSNames[0]; got != want {
 			t.Errorf("server name %q: certificate of %s, want %s", name, got, want)
 		}
-		expectStatus(t, name, c.Do(get("/")), 200, name+" TLS 1.3 https")
+		expectStatus(t, name, c.Do(get("/")), 200, name+" TLSv1.3 https")
 	}
 	f("one.example", "one.example")
 	f("two.example", "one.example")

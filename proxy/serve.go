@@ -1,11 +1,6 @@
 package proxy
 
-import (
-	"fmt"
-	"runtime/debug"
-
-	"tickgate/internal/reason"
-)
+import "tickgate/internal/reason"
 
 // serve is the road of a request. Each phase either goes on or has set the reason
 // for which the request ends; an answer that the phases did not send is sent here.
@@ -23,16 +18,18 @@ func (x *Exchange) serve() {
 }
 
 // rescue turns a panic, which no peer should be able to cause, into a 500 and a
-// closed connection: one bug must not end every other connection.
+// closed connection.
 func (x *Exchange) rescue() {
 	p := recover()
 	if p == nil {
 		return
 	}
-	x.c.gw.log.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).
-		Bytes("target", x.req.Target()).Msg("BUG: panic while serving a request")
+	x.c.gw.logBug(p, "serving a request")
+	x.settleBackend(false)
+	x.leave()
 	x.ended = reason.Internal
 	x.keepAlive = false
+	x.rt = x.snap.noRoute // whose answers run no configured template
 	if !x.started {
 		x.replyError()
 	}

@@ -29,8 +29,10 @@ type Snapshot struct {
 	trustedNets   []netip.Prefix
 	trustUnix     bool
 	requestIDName []byte
-	trace         traceMode
-	rewritten     nameSet // request fields that are written anew
+
+	requestIDField h1.FieldID // of requestIDName
+	trace          traceMode
+	rewritten      nameSet // request fields that are written anew
 }
 
 // builder holds what building a snapshot needs.
@@ -48,8 +50,11 @@ func (b *builder) build(generation uint64) (*Snapshot, error) {
 		reqLimits:     h1.Limits{MaxLine: int(cfg.Limits.MaxRequestLine), MaxHead: int(cfg.Limits.MaxHead), MaxFields: cfg.Limits.MaxHeaders},
 		resLimits:     h1.Limits{MaxLine: int(cfg.Limits.MaxResponseHead), MaxHead: int(cfg.Limits.MaxResponseHead), MaxFields: 1000},
 		requestIDName: []byte(cfg.Forwarding.RequestIDHeader),
-		trace:         traceModeOf(cfg.Forwarding.TraceContext),
-		noRoute:       &route{name: meter.Unrouted, accessLog: true, metrics: b.gw.meter.Unrouted},
+
+		requestIDField: h1.LookupField([]byte(cfg.Forwarding.RequestIDHeader)),
+
+		trace:   traceModeOf(cfg.Forwarding.TraceContext),
+		noRoute: &route{name: meter.Unrouted, accessLog: true, metrics: b.gw.meter.Unrouted},
 	}
 	s.collectRewritten()
 	if err := s.parseTrusted(cfg.Forwarding.TrustedProxies); err != nil {
@@ -67,12 +72,16 @@ func (b *builder) build(generation uint64) (*Snapshot, error) {
 	return s, nil
 }
 
-// collectRewritten names the request fields that head.go writes itself, and those
-// that pose as them.
+// collectRewritten names the request fields that head.go writes itself.
 func (s *Snapshot) collectRewritten() {
 	f := &s.cfg.Forwarding
-	s.rewritten.known = h1.FieldsOf(h1.Host, h1.ContentLength, h1.TransferEncoding, h1.Expect,
-		h1.XForwardedFor, h1.XForwardedProto, h1.XForwardedHost, h1.Forwarded)
+	s.rewritten.known = h1.FieldsOf(h1.Host, h1.ContentLength, h1.TransferEncoding, h1.Expect)
+	if f.XForwarded {
+		s.rewritten.known |= h1.FieldsOf(h1.XForwardedFor, h1.XForwardedProto, h1.XForwardedHost)
+	}
+	if f.Forwarded {
+		s.rewritten.known |= h1.FieldsOf(h1.Forwarded)
+	}
 	if f.RequestIDHeader != "" {
 		s.rewritten.add(f.RequestIDHeader)
 	}

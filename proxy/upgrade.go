@@ -98,6 +98,7 @@ func (x *Exchange) leaveForTunnel() {
 	x.c.sk.Watch(false)
 	x.c.detach()
 	x.leave()
+	x.rb.release()
 	x.upgraded = true
 }
 
@@ -165,7 +166,7 @@ func (t *tunnel) copy(dst, src leg, count *atomic.Int64, early []byte) {
 			return
 		}
 		r := reason.TunnelDone
-		if src.sk.Interrupted() == sock.ReadExpired {
+		if src.sk.Interrupted().Has(sock.ReadExpired) {
 			r = reason.IdleTimeout
 		}
 		t.fail(dst, src, r)
@@ -181,13 +182,13 @@ func (t *tunnel) read(src leg, p []byte) (int, error) {
 	for {
 		src.sk.ArmRead(t.idle)
 		n, err := src.rw.Read(p)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || src.sk.Interrupted() != sock.ReadExpired {
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !src.sk.Interrupted().Has(sock.ReadExpired) {
 			return n, err
 		}
 		if time.Since(time.Unix(0, t.last.Load())) >= t.idle {
 			return 0, err
 		}
-		src.sk.Resume()
+		src.sk.Resume(sock.ReadExpired)
 	}
 }
 
@@ -201,6 +202,7 @@ func (t *tunnel) fail(a, b leg, r reason.Reason) {
 func halfClose(l leg) {
 	if c, ok := l.rw.(interface{ CloseWrite() error }); ok && l.rw != net.Conn(l.sk) {
 		_ = c.CloseWrite()
+		l.sk.ArmWrite(0) // crypto/tls leaves a deadline behind that has passed
 	}
 	_ = l.sk.CloseWrite()
 }

@@ -1,11 +1,12 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
 	"strconv"
-	"strings"
 
+	"tickgate/config"
 	"tickgate/internal/h1"
 )
 
@@ -34,68 +35,52 @@ func (t *template) append(dst []byte, x *Exchange) []byte {
 	return dst
 }
 
-// compileTemplate compiles s; re is the route's path_regex, or nil.
+// compileTemplate compiles s; re is the route's path_regex, or nil. The syntax is
+// that of config.ParseTemplate.
 func compileTemplate(s string, re *regexp.Regexp) (*template, error) {
+	parts, err := config.ParseTemplate(s)
+	if err != nil {
+		return nil, err
+	}
 	t := &template{}
-	for s != "" {
-		i := strings.IndexByte(s, '$')
-		if i < 0 || i == len(s)-1 {
-			t.parts = append(t.parts, templatePart{text: s})
-			break
+	for _, p := range parts {
+		part := templatePart{text: p.Text}
+		switch p.Kind {
+		case config.Variable:
+			part.value = variables[p.Text]
+		case config.RequestHeader:
+			part.value = headerValue(p.Text)
+		case config.RequestCookie:
+			part.value = cookieValue(p.Text)
+		case config.Capture:
+			part.value = captureOf(p, re)
 		}
-		if i > 0 {
-			t.parts = append(t.parts, templatePart{text: s[:i]})
-		}
-		part, rest, err := compileVariable(s[i+1:], re)
-		if err != nil {
-			return nil, err
+		if p.Kind != config.Literal && part.value == nil {
+			return nil, fmt.Errorf("unknown variable ${%s}", p.Text)
 		}
 		t.parts = append(t.parts, part)
-		s = rest
 	}
 	return t, nil
 }
 
-// compileVariable reads what follows a dollar sign.
-func compileVariable(s string, re *regexp.Regexp) (templatePart, string, error) {
-	switch c := s[0]; {
-	case c == '$':
-		return templatePart{text: "$"}, s[1:], nil
-	case c >= '0' && c <= '9':
-		return templatePart{value: captureValue(int(c - '0'))}, s[1:], nil
-	case c != '{':
-		return templatePart{text: "$"}, s, nil
+// captureOf returns the value of a capture, nil if re has no such group.
+func captureOf(p config.TemplatePart, re *regexp.Regexp) func(x *Exchange, dst []byte) []byte {
+	n := p.Index
+	if n == 0 && re != nil {
+		n = re.SubexpIndex(p.Text)
 	}
-	name, rest, ok := strings.Cut(s[1:], "}")
-	if !ok {
-		return templatePart{}, "", fmt.Errorf("variable %q is not closed by }", "$"+s)
+	if re == nil || n <= 0 || n > re.NumSubexp() {
+		return nil
 	}
-	if n, err := strconv.Atoi(name); err == nil {
-		return templatePart{value: captureValue(n)}, rest, nil
-	}
-	if h, ok := strings.CutPrefix(name, "header:"); ok {
-		return templatePart{value: headerValue(h)}, rest, nil
-	}
-	if k, ok := strings.CutPrefix(name, "cookie:"); ok {
-		return templatePart{value: cookieValue(k)}, rest, nil
-	}
-	if v, ok := variables[name]; ok {
-		return templatePart{value: v}, rest, nil
-	}
-	if re != nil {
-		if n := re.SubexpIndex(name); n >= 0 {
-			return templatePart{value: captureValue(n)}, rest, nil
-		}
-	}
-	return templatePart{}, "", fmt.Errorf("unknown variable ${%s}", name)
+	return captureValue(n)
 }
 
 // variables are the plain variables; their names and meanings are documented at
 // config.HeaderOps.
 var variables = map[string]func(x *Exchange, dst []byte) []byte{
-	"client_addr": func(x *Exchange, dst []byte) []byte { return append(dst, x.c.addrText...) },
+	"client_addr": func(x *Exchange, dst []byte) []byte { return append(dst, x.client().text...) },
 	"client_port": func(x *Exchange, dst []byte) []byte { return strconv.AppendUint(dst, uint64(x.c.peer.Port()), 10) },
-	"host":        func(x *Exchange, dst []byte) []byte { return append(dst, x.req.Host()...) },
+	"host":        func(x *Exchange, dst []byte) []byte { return append(dst, x.c.lowerHost(x.req.Host())...) },
 	"scheme":      func(x *Exchange, dst []byte) []byte { return append(dst, x.scheme()...) },
 	"method":      func(x *Exchange, dst []byte) []byte { return append(dst, x.req.Method()...) },
 	"path":        func(x *Exchange, dst []byte) []byte { return append(dst, x.req.Path()...) },
@@ -145,7 +130,7 @@ func cookieValue(name string) func(x *Exchange, dst []byte) []byte {
 func findCookie(field []byte, name string) []byte {
 	for len(field) > 0 {
 		pair := field
-		if i := indexByte(field, ';'); i >= 0 {
+		if i := bytes.IndexByte(field, ';'); i >= 0 {
 			pair, field = field[:i], field[i+1:]
 		} else {
 			field = nil

@@ -124,11 +124,14 @@ func (p *process) reload() error {
 	if cfg.Admin != p.cfg.Admin {
 		p.log.Warn().Msg("changes of admin take effect at the next start only")
 	}
-	if err := p.log.Reconfigure(cfg.Log.Error); err != nil {
-		p.gateway.RefuseReload(err)
+	if err := p.gateway.Reload(cfg); err != nil {
 		return err
 	}
-	return p.gateway.Reload(cfg)
+	if err := p.log.Reconfigure(cfg.Log.Error); err != nil {
+		p.log.Error().Err(err).Msg("cannot go over to the new error log, the old one stays")
+		return err
+	}
+	return nil
 }
 
 // wait serves signals until one ends the process.

@@ -6,8 +6,8 @@ package reason
 // Reason says how a request or a connection ended. The zero value is OK.
 type Reason uint8
 
-// Reasons are grouped by who caused the end. Add a new one here, with its row in
-// table; the order is free, as only the word is ever shown or stored.
+// Reasons are grouped by who caused the end; ByClient relies on it. Add a new one to
+// its group, with its row in table.
 const (
 	// OK: a response was delivered whole, whatever its status.
 	OK Reason = iota
@@ -159,6 +159,12 @@ func (r Reason) Status() int {
 		return 500
 	}
 	return table[r].status
+}
+
+// ByClient reports whether the client caused this end of a request: it says nothing
+// about the backend that was serving it.
+func (r Reason) ByClient() bool {
+	return r >= BadRequestLine && r <= PlainOnTLS || r == ClientGone || r == ClientStall
 }
 
 // Error makes a Reason usable as an error, so that a parser returns it directly

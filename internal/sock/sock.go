@@ -19,7 +19,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -45,16 +44,20 @@ func (wouldBlock) Error() string   { return "sock: nothing to read" }
 func (wouldBlock) Timeout() bool   { return false }
 func (wouldBlock) Temporary() bool { return true }
 
-// Cause says why a Conn was interrupted. The zero value is: it was not.
+// Cause is a set of reasons for which calls on a Conn fail with
+// os.ErrDeadlineExceeded. The zero value is: none.
 type Cause uint32
 
-// The causes for which a Conn's blocked calls return os.ErrDeadlineExceeded.
+// The causes, and which direction each ends.
 const (
-	NotInterrupted Cause = iota
-	ReadExpired          // the deadline set with ArmRead passed
-	WriteExpired         // the deadline set with ArmWrite passed
-	Cancelled            // Interrupt was called
+	NotInterrupted Cause = 0
+	ReadExpired    Cause = 1 << (iota - 1) // reads: the deadline set with ArmRead passed
+	WriteExpired                           // writes: the deadline set with ArmWrite passed
+	Cancelled                              // both: Interrupt was called
 )
+
+// Has reports whether one of the causes in some is in c.
+func (c Cause) Has(some Cause) bool { return c&some != 0 }
 
 // Watcher is told that the peer of a watched Conn has gone. It is called from the
 // sweep, so it must not block.
@@ -92,6 +95,7 @@ type Conn struct {
 	// Shared.
 	readBy   atomic.Int64 // sweeper nanoseconds; 0 is no deadline
 	writeBy  atomic.Int64
+	writeFor atomic.Int64 // what ArmWrite was given: each progress starts it anew
 	watchAt  atomic.Int64 // sweeper nanoseconds from which the peer is watched; 0 is not
 	cause    atomic.Uint32
 	closed   atomic.Bool
@@ -99,7 +103,7 @@ type Conn struct {
 	watcher  Watcher // set before the first Watch, then static
 	onClose  func()  // likewise
 
-	closeMu sync.Mutex // orders Close against the sweep's use of the descriptor
+	mu sync.Mutex // orders interruptions, their undoing, and Close; never held over I/O
 }
 
 // HoldMode says what a Write does while a read is known to follow.
@@ -176,7 +180,6 @@ func (c *Conn) sendAndRead(p []byte, first step) (int, error) {
 		if err = c.Flush(); err != nil {
 			return 0, err
 		}
-		c.writeBy.Store(0)
 		return c.read(p, stepRead)
 	}
 	if err == nil && len(c.out) == 0 {
@@ -239,7 +242,7 @@ func (c *Conn) readStep(fd uintptr) bool {
 				c.rstep = stepShort
 				return true
 			}
-			c.writeBy.Store(0) // what follows is a wait for the peer
+			c.ArmWrite(0) // what follows is a wait for the peer
 			checked := c.rstep == stepCheck
 			c.rstep = stepRead
 			if checked {
@@ -274,16 +277,24 @@ func (c *Conn) readStep(fd uintptr) bool {
 // way. Flush sends them without a read.
 func (c *Conn) Hold(m HoldMode) { c.hold = m }
 
-// Flush sends what a held Write left.
+// Held reports whether a held Write is still to be sent.
+func (c *Conn) Held() bool { return len(c.out) > 0 }
+
+// Flush sends what a held Write left, and removes the deadline of writes. What a
+// failure leaves can be flushed again.
 func (c *Conn) Flush() error {
 	c.hold = HoldOff
 	if len(c.out) == 0 {
 		return nil
 	}
-	out := c.out
+	n, err := c.write(c.out)
+	if err != nil {
+		c.out = c.out[n:]
+		return err
+	}
 	c.out = nil
-	_, err := c.Write(out)
-	return err
+	c.ArmWrite(0)
+	return nil
 }
 
 // Write implements net.Conn.
@@ -298,10 +309,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	if len(c.out) > 0 {
+		limit := time.Duration(c.writeFor.Load())
 		if err := c.Flush(); err != nil {
 			return 0, err
 		}
+		c.ArmWrite(limit) // it was meant for p as well
 	}
+	return c.write(p)
+}
+
+func (c *Conn) write(p []byte) (int, error) {
 	if c.raw == nil {
 		return c.nc.Write(p)
 	}
@@ -321,6 +338,9 @@ func (c *Conn) writeStep(fd uintptr) bool {
 		case 0:
 			c.wn += n
 		case syscall.EAGAIN:
+			if d := c.writeFor.Load(); d > 0 {
+				c.writeBy.Store(c.sw.after(time.Duration(d))) // the peer took something since the last wait
+			}
 			return false
 		case syscall.EINTR:
 		default:
@@ -335,8 +355,23 @@ func (c *Conn) writeStep(fd uintptr) bool {
 // removes it.
 func (c *Conn) ArmRead(d time.Duration) { c.readBy.Store(c.sw.after(d)) }
 
-// ArmWrite sets the deadline of writes likewise. A Roundtrip that has sent everything removes it.
-func (c *Conn) ArmWrite(d time.Duration) { c.writeBy.Store(c.sw.after(d)) }
+// ArmWrite sets the longest pause of writes likewise: whenever the peer takes some,
+// d begins anew. A held Write or a Roundtrip that has sent everything removes it.
+func (c *Conn) ArmWrite(d time.Duration) {
+	c.writeFor.Store(int64(d))
+	c.writeBy.Store(c.sw.after(d))
+}
+
+// Disarm removes both deadlines and returns what c was interrupted for so far.
+// After it no deadline that was set before can fire any more.
+func (c *Conn) Disarm() Cause {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readBy.Store(0)
+	c.writeBy.Store(0)
+	c.writeFor.Store(0)
+	return c.Interrupted()
+}
 
 // SetDeadline implements net.Conn on the sweep.
 func (c *Conn) SetDeadline(t time.Time) error {
@@ -352,21 +387,38 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 
 // SetWriteDeadline implements net.Conn on the sweep.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.writeFor.Store(0)
 	c.writeBy.Store(c.sw.at(t))
 	return nil
 }
 
-// Interrupt makes every blocked and later call on c fail at once with
-// os.ErrDeadlineExceeded. It never blocks.
+// Interrupt makes blocked and later calls in the directions that why ends fail at
+// once with os.ErrDeadlineExceeded. It never blocks.
 func (c *Conn) Interrupt(why Cause) {
-	c.cause.CompareAndSwap(uint32(NotInterrupted), uint32(why))
-	_ = c.nc.SetDeadline(past)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setCauseLocked(c.Interrupted() | why)
 }
 
-// Resume undoes an Interrupt once the calls it ended have returned.
-func (c *Conn) Resume() {
-	c.cause.Store(uint32(NotInterrupted))
-	_ = c.nc.SetDeadline(time.Time{})
+// Resume undoes interruptions for the causes in what, once the calls that they ended have
+// returned. Other causes stay.
+func (c *Conn) Resume(what Cause) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setCauseLocked(c.Interrupted() &^ what)
+}
+
+func (c *Conn) setCauseLocked(cause Cause) {
+	c.cause.Store(uint32(cause))
+	_ = c.nc.SetReadDeadline(deadlineFor(cause.Has(ReadExpired | Cancelled)))
+	_ = c.nc.SetWriteDeadline(deadlineFor(cause.Has(WriteExpired | Cancelled)))
+}
+
+func deadlineFor(ended bool) time.Time {
+	if ended {
+		return past
+	}
+	return time.Time{}
 }
 
 // Interrupted tells why c was interrupted. A connection that was must not be pooled.
@@ -439,8 +491,8 @@ func (c *Conn) CloseDetached() error {
 	if c.onClose != nil {
 		c.onClose()
 	}
-	c.closeMu.Lock()
-	defer c.closeMu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.nc.Close()
 }
 
@@ -458,12 +510,3 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
 // RemoteAddr implements net.Conn.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
-
-// Peer returns the remote address, or the zero value for a Unix socket.
-func (c *Conn) Peer() netip.AddrPort {
-	if a, ok := c.nc.RemoteAddr().(*net.TCPAddr); ok {
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
-}

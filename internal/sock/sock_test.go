@@ -259,7 +259,7 @@ func TestInterruptAndResume(t *testing.T) {
 	if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) || c.Interrupted() != Cancelled {
 		t.Fatalf("interrupted read: %v, cause %v", err, c.Interrupted())
 	}
-	c.Resume()
+	c.Resume(Cancelled)
 	io.WriteString(peer, "x")
 	mustRead(t, c, "x")
 }

@@ -83,23 +83,30 @@ func due(at *atomic.Int64, now int64) bool {
 	return t != 0 && t <= now
 }
 
-// expire carries out what is due. The deadline is taken with a compare-and-swap,
-// so that one which was renewed meanwhile does not fire.
+// expire carries out what is due. The watcher is told without the lock, as it may
+// interrupt connections.
 func (c *Conn) expire(now int64) {
-	c.closeMu.Lock()
-	defer c.closeMu.Unlock()
-	if c.closed.Load() {
-		return
-	}
-	if t := c.readBy.Load(); t != 0 && t <= now && c.readBy.CompareAndSwap(t, 0) {
-		c.Interrupt(ReadExpired)
-	}
-	if t := c.writeBy.Load(); t != 0 && t <= now && c.writeBy.CompareAndSwap(t, 0) {
-		c.Interrupt(WriteExpired)
-	}
-	if t := c.watchAt.Load(); t != 0 && t <= now && c.peerGone() && c.watchAt.CompareAndSwap(t, 0) {
+	if c.expireLocked(now) {
 		c.watcher.PeerGone()
 	}
+}
+
+// expireLocked reports whether a watched peer has gone. Deadlines are taken with a
+// compare-and-swap, so that one which was renewed meanwhile does not fire.
+func (c *Conn) expireLocked(now int64) (gone bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() {
+		return false
+	}
+	if t := c.readBy.Load(); t != 0 && t <= now && c.readBy.CompareAndSwap(t, 0) {
+		c.setCauseLocked(c.Interrupted() | ReadExpired)
+	}
+	if t := c.writeBy.Load(); t != 0 && t <= now && c.writeBy.CompareAndSwap(t, 0) {
+		c.setCauseLocked(c.Interrupted() | WriteExpired)
+	}
+	t := c.watchAt.Load()
+	return t != 0 && t <= now && c.peerGone() && c.watchAt.CompareAndSwap(t, 0)
 }
 
 // after returns the sweeper time d from now; 0 for d <= 0. As the sweeper's clock
