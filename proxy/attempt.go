@@ -32,7 +32,7 @@ func (a *attempt) latency() time.Duration {
 	if a.firstByte.IsZero() {
 		return time.Since(a.start)
 	}
-	return a.firstByte.Sub(a.start)
+	return max(0, a.firstByte.Sub(a.start))
 }
 
 // backendConn is a leased connection to a backend.
@@ -128,6 +128,7 @@ func (x *Exchange) Exchange(nc net.Conn, fresh bool) (reuse bool, err error) {
 	err = x.converse(be, fresh)
 	cause := x.endAttempt(be)
 	ended = true
+	x.timeBody()
 	switch {
 	case x.att.failed == reason.OK:
 	case x.body.failed != reason.OK && x.body.failed != reason.BackendWriteFailed:
@@ -148,6 +149,18 @@ func (x *Exchange) endAttempt(be backendConn) sock.Cause {
 	x.joinPump(be)
 	x.c.detach()
 	return be.sk.Disarm()
+}
+
+// timeBody leaves out of the backend's time what the client took to send a long body.
+func (x *Exchange) timeBody() {
+	if !x.body.begun || x.att.firstByte.IsZero() {
+		return
+	}
+	if sent := x.body.sentAt; sent.After(x.att.sent) {
+		x.att.start = x.att.start.Add(sent.Sub(x.att.sent))
+		x.att.sent = sent
+	}
+	x.phases.FirstByte = max(0, x.att.firstByte.Sub(x.att.sent))
 }
 
 // bodySent reports whether the backend was sent the whole body. One that answered
@@ -265,7 +278,7 @@ func (x *Exchange) readLimit(d time.Duration) time.Duration {
 // the reason for a plain close or reset.
 func (x *Exchange) backendFailure(err error, other reason.Reason) reason.Reason {
 	if x.c.isGone() {
-		return reason.ClientGone
+		return orReason(x.c.killed(), reason.ClientGone)
 	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return other

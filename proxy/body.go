@@ -31,6 +31,7 @@ type requestBody struct {
 	begun    bool // some of it was read from the connection after the prefix
 	failed   reason.Reason
 	done     chan struct{}
+	sentAt   time.Time // when the pump ended
 	once     bool
 
 	// Shared while the pump runs.
@@ -177,6 +178,7 @@ func (x *Exchange) endPump(be backendConn) {
 		x.c.gw.logBug(p, "pumping a request body")
 		x.body.failed = reason.Internal
 	}
+	x.body.sentAt = time.Now()
 	switch x.body.failed {
 	case reason.OK, reason.BackendWriteFailed:
 		// After a failed write the response, if there is one, tells more.

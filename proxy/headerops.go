@@ -14,22 +14,66 @@ import (
 type nameSet struct {
 	known h1.FieldSet
 	other [][]byte
+	twins [][]byte // the spelling of known ones with a hyphen
 }
 
 func (s *nameSet) add(name string) {
 	if id := h1.LookupField([]byte(name)); id != h1.Unknown {
 		s.known |= h1.FieldsOf(id)
+		if strings.Contains(name, "-") {
+			s.twins = append(s.twins, []byte(name))
+		}
 		return
 	}
 	s.other = append(s.other, []byte(name))
 }
 
 // dropFrom marks the fields of the set that h1 has no id for, so that they are not
-// passed on.
+// passed on, and those that differ from one of the set by underscores for hyphens:
+// backends that see fields as CGI variables cannot tell them apart.
 func (s *nameSet) dropFrom(h *h1.Head) {
-	for _, name := range s.other {
-		h.DropName(name)
+	if len(s.other) == 0 && len(s.twins) == 0 {
+		return
 	}
+	for i := range h.Fields {
+		if f := &h.Fields[i]; f.ID == h1.Unknown && s.hasTwin(h.Name(i)) {
+			f.Hop = true
+		}
+	}
+}
+
+func (s *nameSet) hasTwin(name []byte) bool {
+	for _, names := range [2][][]byte{s.other, s.twins} {
+		for _, other := range names {
+			if sameVariable(name, other) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sameVariable compares field names as CGI does: without case, "_" like "-".
+func sameVariable(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if variableByte(a[i]) != variableByte(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func variableByte(c byte) byte {
+	switch {
+	case c == '_':
+		return '-'
+	case c >= 'A' && c <= 'Z':
+		return c + 'a' - 'A'
+	}
+	return c
 }
 
 // headerOps is a compiled config.HeaderOps: fields to leave out of what is passed

@@ -185,8 +185,10 @@ func TestUpgradeHandshakeFields(t *testing.T) {
 		t.Errorf("101 is %q, want the backend's fields", resp.Raw)
 	}
 	head := <-heads
-	for _, want := range []string{"Sec-WebSocket-Protocol: a, b\r\n", "Sec-WebSocket-Extensions: permessage-deflate\r\n", "Origin: http://x\r\n",
-		"Sec-WebSocket-Key: " + wsKey + "\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"} {
+	for _, want := range []string{
+		"Sec-WebSocket-Protocol: a, b\r\n", "Sec-WebSocket-Extensions: permessage-deflate\r\n", "Origin: http://x\r\n",
+		"Sec-WebSocket-Key: " + wsKey + "\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+	} {
 		if !strings.Contains(head, want) {
 			t.Errorf("the backend got %q, want %q in it", head, want)
 		}

@@ -87,7 +87,7 @@ func (x *Exchange) tunnel(be backendConn) {
 	t.join(leg{x.c.rw, x.c.sk}, leg{be.rw, be.sk}, early)
 	x.bodyBytes += t.toClient.Load()
 	x.body.received += t.toBackend.Load()
-	x.c.end = t.reason()
+	x.c.end = orReason(x.c.killed(), t.reason())
 	x.ended = x.c.end
 }
 

@@ -67,9 +67,10 @@ type balancer struct {
 	ring    []point  // hash
 
 	// Shared with the balancers before and after this one in its place.
-	turn  *atomic.Uint64
-	rand  func() uint64
-	since func() time.Duration
+	turn      *atomic.Uint64
+	retryTurn *atomic.Uint64
+	rand      func() uint64
+	since     func() time.Duration
 }
 
 // policy is a way to choose among backends.
@@ -147,19 +148,24 @@ func (l *balancer) only(avoid *Tried) *member {
 	return nil
 }
 
-// pickTurn is smooth weighted round robin.
+// pickTurn is smooth weighted round robin. Retries take turns of their own: with two
+// members, of which one is dead, every request would begin at the dead one otherwise.
 func (l *balancer) pickTurn(avoid *Tried) *member {
+	turn := l.turn
+	if avoid.Len() > 0 {
+		turn = l.retryTurn
+	}
 	n := uint64(len(l.turns))
 	// The first turn nearly always serves. A member that is passed over forfeits its turn;
 	// if the next one got it without losing its own, it would have two shares while the other is full.
 	for range min(n, 2*uint64(len(l.members))) {
-		at := (l.turn.Add(1) - 1) % n
+		at := (turn.Add(1) - 1) % n
 		if m := &l.members[l.turns[at]]; m.usable(avoid) {
 			return m
 		}
 	}
 	// Slow path: a light member may be far off in a long schedule.
-	return l.firstUsable(int(l.turn.Load()%uint64(len(l.members))), avoid)
+	return l.firstUsable(int(turn.Load()%uint64(len(l.members))), avoid)
 }
 
 func (l *balancer) firstUsable(from int, avoid *Tried) *member {

@@ -526,3 +526,25 @@ func BenchmarkPick(b *testing.B) {
 		})
 	})
 }
+
+// TestRetriesTakeNoTurn has one of two backends dead, as balancers see it: each
+// request that begins there is retried at once. Half of the requests must begin at
+// the sound one all the same.
+func TestRetriesTakeNoTurn(t *testing.T) {
+	s := newSet(t, Options{Rand: seeded()}, upstreamOf("round_robin", servers(1, 1)...))
+	first := map[string]int{}
+	for range 100 {
+		b := s.Pick(0, nil)
+		first[short(b)]++
+		if short(b) == "1" {
+			var tried Tried
+			tried.Add(b)
+			if next := s.Pick(0, &tried); short(next) != "2" {
+				t.Fatalf("a retry went to %s", short(next))
+			}
+		}
+	}
+	if first["1"] != 50 || first["2"] != 50 {
+		t.Errorf("requests began at %v, want 50 each", first)
+	}
+}

@@ -25,6 +25,7 @@ type Set struct {
 
 	list   atomic.Pointer[choice]
 	turns  [2]atomic.Uint64 // of the primaries and the backups
+	again  [2]atomic.Uint64 // the same for retries
 	budget *Budget
 
 	mu      sync.Mutex // before fam.mu and Backend.mu
@@ -230,7 +231,7 @@ func (s *Set) keyOf(sv *serverState, t *target) backendKey {
 func (s *Set) publishLocked() {
 	c := &choice{}
 	for i, l := range []*balancer{&c.primary, &c.backup} {
-		l.policy, l.turn, l.rand, l.since = s.policy, &s.turns[i], s.fam.reg.opts.Rand, s.fam.reg.since
+		l.policy, l.turn, l.retryTurn, l.rand, l.since = s.policy, &s.turns[i], &s.again[i], s.fam.reg.opts.Rand, s.fam.reg.since
 	}
 	at := map[*Backend]int{}
 	heaviest := 0
