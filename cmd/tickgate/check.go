@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 
@@ -24,7 +23,7 @@ func check(args []string, stdout, stderr io.Writer) error {
 		fs.Usage()
 		return exitCode(2)
 	}
-	cfg, report := config.Load(*path)
+	_, report := config.Load(*path)
 	write := func() error { return report.WriteText(stdout, isTerminal(stdout)) }
 	if *format == "json" {
 		write = func() error { return report.WriteJSON(stdout) }
@@ -37,8 +36,6 @@ func check(args []string, stdout, stderr io.Writer) error {
 		return exitCode(2)
 	case report.Err() != nil:
 		return exitCode(1)
-	case *format == "text":
-		fmt.Fprintf(stdout, "%s: valid: %d listeners, %d routes, %d upstreams\n", *path, len(cfg.Listeners), len(cfg.Routes), len(cfg.Upstreams))
 	}
 	return nil
 }
