@@ -205,7 +205,10 @@ func (x *Exchange) sendRequest(be backendConn, fresh bool) error {
 	x.rb.r, x.rb.w = 0, 0
 	x.res.Reset()
 	be.sk.ArmWrite(x.limits().Write)
-	x.att.sent = time.Now()
+	x.att.sent = x.att.start
+	if fresh || x.att.timing.Wait > 0 {
+		x.att.sent = time.Now() // getting a pooled connection takes no time worth a look at the clock
+	}
 	if x.body.complete {
 		be.sk.ArmRead(x.readLimit(x.limits().ResponseHeader))
 		return x.roundtrip(be, fresh)

@@ -15,6 +15,9 @@ func (x *Exchange) finish() {
 	now := time.Now()
 	phases := &x.phases
 	phases.Total = now.Sub(x.start)
+	if !x.att.firstByte.IsZero() {
+		phases.Transfer = now.Sub(x.att.firstByte)
+	}
 	if x.upgraded {
 		phases = nil // a tunnel's lifetime is no latency
 	}

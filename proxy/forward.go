@@ -91,9 +91,9 @@ func orReason(r, other reason.Reason) reason.Reason {
 // try makes one attempt at x.backend.
 func (x *Exchange) try(n int) {
 	up := x.rt.upstream
-	x.att = attempt{number: n, backend: x.backend, start: time.Now()}
-	if n == 1 {
-		x.att.start = x.start.Add(x.phases.Queue)
+	x.att = attempt{number: n, backend: x.backend, start: x.start.Add(x.phases.Queue)}
+	if n > 1 {
+		x.att.start = time.Now()
 	}
 	left, ok := x.remaining(x.att.start)
 	if !ok {

@@ -80,11 +80,3 @@ func (x *Exchange) reply(status int, contentType string, fields, body []byte) {
 // hasBody reports whether a response with this status has a body (RFC 9110 section
 // 6.4.1).
 func hasBody(status int) bool { return status >= 200 && status != 204 && status != 304 }
-
-// since is the time since t, or 0 if t is unset.
-func since(t time.Time) time.Duration {
-	if t.IsZero() {
-		return 0
-	}
-	return time.Since(t)
-}

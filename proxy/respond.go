@@ -186,7 +186,6 @@ func (x *Exchange) passBody(be backendConn, kind h1.BodyKind, out framing) {
 	if out == byChunks {
 		x.out = h1.AppendLastChunk(x.out, x.trailers(kind))
 	}
-	x.phases.Transfer = since(x.att.firstByte)
 	x.flushLast()
 }
 

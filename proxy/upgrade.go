@@ -93,7 +93,6 @@ func (x *Exchange) tunnel(be backendConn) {
 
 // leaveForTunnel stops counting the connection as a request being served.
 func (x *Exchange) leaveForTunnel() {
-	x.phases.Transfer = 0
 	x.c.setState(meter.Upgraded)
 	x.c.sk.Watch(false)
 	x.c.detach()
