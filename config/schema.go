@@ -128,8 +128,9 @@ type ClientTimeouts struct {
 
 // Forwarding says what backends are told about the client.
 type Forwarding struct {
-	// Addresses (CIDR or single; "unix" for Unix sockets) whose X-Forwarded-*, Forwarded and X-Request-Id are believed and extended.
-	// From anyone else these fields are removed and set anew.
+	// Addresses (CIDR or single; "unix" for Unix sockets) whose X-Forwarded-*, X-Real-IP, Forwarded and X-Request-Id are passed on and extended, and
+	// whose X-Forwarded-For names the client (${client_addr}, hash_key, logs). From anyone else these fields are removed and set anew. ${scheme} and
+	// ${host} are always those of the connection here.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// Send X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host.
 	XForwarded bool `yaml:"x_forwarded" default:"true"`
@@ -255,7 +256,7 @@ type Route struct {
 	PathRegex string `yaml:"path_regex"`
 	// Scheme of the client's connection to this gateway, as for a redirect from http to https.
 	Scheme string `yaml:"scheme" default:"any" enum:"any|http|https"`
-	// Methods. Default: any. If only the method fails, the answer is 405 with Allow.
+	// Methods. Default: any. If only the method fails, and no wider route takes the request, the answer is 405 with Allow.
 	Methods []string `yaml:"methods"`
 	// Header conditions; all must hold.
 	Headers []HeaderMatch `yaml:"headers"`

@@ -115,7 +115,7 @@ func (b *responseBuffer) grow() {
 func (x *Exchange) Exchange(nc net.Conn, fresh bool) (reuse bool, err error) {
 	be := backendConnOf(nc)
 	if !x.c.attach(be.sk) {
-		x.att.failed = reason.ClientGone
+		x.att.failed = orReason(x.c.killed(), reason.ClientGone)
 		return true, nil // untouched
 	}
 	x.c.sk.Watch(true)
@@ -182,6 +182,9 @@ func (x *Exchange) converse(be backendConn, fresh bool) error {
 	}
 	x.body.answered.Store(true)
 	be.sk.ArmRead(0)
+	if be.sk.Interrupted().Has(sock.ReadExpired) {
+		be.sk.Resume(sock.ReadExpired) // the head was whole as its time ended
+	}
 	x.att.firstByte = time.Now()
 	x.phases.FirstByte = x.att.firstByte.Sub(x.att.sent)
 	if x.upgrading() && x.res.Status == 101 {
@@ -283,6 +286,9 @@ func (x *Exchange) backendFailure(err error, other reason.Reason) reason.Reason 
 	if x.c.isGone() {
 		return orReason(x.c.killed(), reason.ClientGone)
 	}
+	if isAlert(err) {
+		return reason.BackendTLSFailed // under TLS 1.3 a refused client certificate shows only now
+	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return other
 	}
@@ -298,6 +304,13 @@ func (x *Exchange) backendFailure(err error, other reason.Reason) reason.Reason 
 // maxInterim is how many interim responses may come before the final one: a backend
 // that sends nothing else would keep everyone busy.
 const maxInterim = 32
+
+// isAlert reports whether the backend ended the TLS session with an alert; crypto/tls
+// has no exported type for that but the Op.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
 
 // readResponseHead reads until a final response head stands in x.res, or a 101 that
 // was asked for. Interim responses are passed on.
@@ -326,8 +339,8 @@ func (x *Exchange) readResponseHead(be backendConn) bool {
 		if interim++; interim > maxInterim {
 			return x.attemptFailed(reason.BadBackendHead)
 		}
-		if !x.passInterim() {
-			return x.attemptFailed(reason.ClientGone)
+		if err := x.passInterim(); err != nil {
+			return x.attemptFailed(x.clientFailure(err))
 		}
 		if x.res.Status == 100 {
 			x.startPump(be)

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,8 +154,8 @@ func (x *Exchange) pumpBody(be backendConn) {
 		c.sk.ArmRead(timeouts.Body)
 		n, err := c.rw.Read(bufs.in[:b.readSize(len(bufs.in))])
 		c.sk.ArmRead(0) // a slow backend is no fault of the client
-		if err != nil {
-			b.failed = x.readFailure()
+		if n == 0 && err != nil {
+			b.failed = x.readFailure(err)
 			break
 		}
 		var used int
@@ -201,15 +203,17 @@ func (b *requestBody) readSize(room int) int {
 }
 
 // readFailure says why the body could not be read: OK if joinPump stopped it.
-func (x *Exchange) readFailure() reason.Reason {
+func (x *Exchange) readFailure(err error) reason.Reason {
 	cause := x.c.sk.Interrupted()
 	switch {
+	case errors.Is(err, net.ErrClosed):
+		return reason.OK // abort closed it, for a reason of its own
 	case cause.Has(sock.Cancelled) && !x.c.isGone():
 		return reason.OK
 	case cause.Has(sock.ReadExpired):
 		return reason.BodyTimeout
 	}
-	return reason.ClientGone
+	return orReason(x.c.killed(), reason.ClientGone)
 }
 
 // joinPump waits for the pump. One that still reads when the response is over is

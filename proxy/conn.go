@@ -48,10 +48,11 @@ type clientConn struct {
 	state  atomic.Uint32
 	served atomic.Bool // it has had a request and is idle since
 
-	mu       sync.Mutex // guards what follows; never held over I/O
-	backend  *sock.Conn // the attempt that PeerGone cancels
-	gone     bool
-	killedBy reason.Reason
+	mu        sync.Mutex // guards what follows; never held over I/O
+	backend   *sock.Conn // the attempt that PeerGone cancels
+	tunnelled *sock.Conn // the other end of a tunnel, which only kill interrupts
+	gone      bool
+	killedBy  reason.Reason
 }
 
 // tlsFacts describe the client's TLS session for logs and headers.
@@ -125,8 +126,9 @@ func (c *clientConn) await() bool {
 		c.sk.ArmRead(timeouts.Idle)
 	}
 	if c.fill() {
+		c.activate()
 		// A tls.Conn may have held the request, so that nothing was read below it.
-		return !c.sk.Held() || c.sk.Flush() == nil
+		return !c.sk.Held() || c.sk.Flush() == nil || c.unsent()
 	}
 	cause := c.sk.Interrupted()
 	switch {
@@ -135,6 +137,8 @@ func (c *clientConn) await() bool {
 	case c.gw.draining.Load() && cause.Has(sock.Cancelled):
 		c.end = reason.Draining
 		return c.lastWord()
+	case cause.Has(sock.WriteExpired):
+		return c.unsent()
 	case cause.Has(sock.ReadExpired):
 		c.end = reason.IdleTimeout
 	case c.end == reason.OK:
@@ -147,10 +151,10 @@ func (c *clientConn) await() bool {
 // gives a request that has arrived in the same moment its answer.
 func (c *clientConn) lastWord() bool {
 	c.activate()
-	if c.sk.Flush() != nil || !c.sk.Readable() {
-		return false
+	if c.sk.Flush() != nil {
+		return c.unsent()
 	}
-	return c.fill()
+	return c.sk.Readable() && c.fill()
 }
 
 // activate marks the connection as busy, unless it is. The lock keeps a drain from
@@ -233,9 +237,9 @@ func (c *clientConn) fill() bool {
 		c.r = 0
 		c.in = grown
 	}
-	n, err := c.rw.Read(c.in[c.w:])
+	n, _ := c.rw.Read(c.in[c.w:]) // an error that comes with bytes comes again
 	c.w += n
-	return n > 0 && err == nil
+	return n > 0
 }
 
 // compact moves unread bytes to the front, and gives up a grown buffer that they no
@@ -255,8 +259,8 @@ const keepBytes = 4 << 10
 // shrink lets go of what large messages left, before the connection idles. What is
 // still held to be sent stays: the next request overwrites it.
 func (c *clientConn) shrink() {
-	if cap(c.x.out) > keepBytes && !c.sk.Held() {
-		c.x.out = nil
+	if !c.sk.Held() {
+		c.x.releaseOut()
 	}
 	if cap(c.scratch) > keepBytes {
 		c.scratch = nil
@@ -290,11 +294,21 @@ func (c *clientConn) next() bool {
 	}
 	if c.r < c.w {
 		// A pipelined request waits: its answer must not delay the last one's.
-		return c.sk.Flush() == nil
+		return c.sk.Flush() == nil || c.unsent()
 	}
 	c.served.Store(true)
 	c.setState(meter.Idle)
 	return true
+}
+
+// unsent ends the connection because the last response could not be sent whole.
+func (c *clientConn) unsent() bool {
+	c.end = reason.ClientGone
+	if c.sk.Interrupted().Has(sock.WriteExpired) {
+		c.end = reason.ClientStall
+	}
+	_ = c.sk.Reset()
+	return false
 }
 
 // mayPersist reports whether the connection may take another request after this
@@ -403,12 +417,26 @@ func (c *clientConn) kill(r reason.Reason) {
 	if c.backend != nil {
 		c.backend.Interrupt(sock.Cancelled)
 	}
+	if c.tunnelled != nil {
+		c.tunnelled.Interrupt(sock.Cancelled)
+	}
+}
+
+// joinTunnel makes sk the other end of a tunnel, nil when it has ended.
+func (c *clientConn) joinTunnel(sk *sock.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tunnelled = sk
+	if sk != nil && c.killedBy != reason.OK {
+		sk.Interrupt(sock.Cancelled)
+	}
 }
 
 // close gives everything back.
 func (c *clientConn) close() {
 	_ = c.rw.Close()
 	_ = c.sk.Close()
+	c.end = orReason(c.killed(), c.end)
 	c.gw.forget(c)
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"tickgate/config"
@@ -51,7 +52,8 @@ type Exchange struct {
 	inFlight  bool          // counted at backend
 	retryIn   time.Duration // Retry-After of a 503
 
-	out       []byte // what is being written to the client
+	out       []byte  // what is being written to the client
+	outBox    *[]byte // its place in outPool
 	requestID []byte
 	identity  clientIdentity
 	idBuf     [32]byte
@@ -73,12 +75,33 @@ func (x *Exchange) begin(snap *Snapshot, now time.Time) {
 	x.upgraded = false
 	x.chunks.Response = true
 	x.retryIn = 0
-	x.out = x.out[:0]
+	x.acquireOut()
 	x.requestID = nil
 	x.identity.known = false
 	x.upstreamTime = 0
 	x.target = x.target[:0]
 	x.body.begin(x)
+}
+
+// outPool holds response buffers, of all sizes that responses made them grow to.
+var outPool = sync.Pool{New: func() any { return new([]byte) }}
+
+func (x *Exchange) acquireOut() {
+	if x.outBox == nil {
+		x.outBox = outPool.Get().(*[]byte)
+		x.out = *x.outBox
+	}
+	x.out = x.out[:0]
+}
+
+// releaseOut gives a large buffer back, before the connection idles.
+func (x *Exchange) releaseOut() {
+	if cap(x.out) <= keepBytes || x.outBox == nil {
+		return
+	}
+	*x.outBox = x.out[:0]
+	outPool.Put(x.outBox)
+	x.out, x.outBox = nil, nil
 }
 
 // forget lets go of everything that belongs to a snapshot: an idle connection must

@@ -41,11 +41,12 @@ type Gateway struct {
 
 	droppedBefore atomic.Uint64 // by access logs that a reload replaced
 
-	reloadMu  sync.Mutex // one reload or drain at a time; guards the five below
+	reloadMu  sync.Mutex // one reload or drain at a time; guards the six below
 	listeners map[string]*listener
 	reloads   uint64
 	lastLoad  time.Time
 	lastError error
+	closing   bool // listeners are closed for good
 	stopped   bool
 
 	liveMu sync.Mutex
@@ -99,7 +100,7 @@ var ErrStopped = errors.New("proxy: the gateway is stopping")
 func (g *Gateway) Reload(cfg *config.Config) error {
 	g.reloadMu.Lock()
 	defer g.reloadMu.Unlock()
-	if g.stopped {
+	if g.closing {
 		return ErrStopped
 	}
 	err := g.applyLocked(cfg)
@@ -126,6 +127,10 @@ func (g *Gateway) RefuseReload(err error) {
 func (g *Gateway) applyLocked(cfg *config.Config) error {
 	sets, commit, abort, err := g.registry.Build(cfg.Upstreams, cfg.Resolver)
 	if err != nil {
+		return err
+	}
+	if err := g.lostNames(sets); err != nil {
+		abort()
 		return err
 	}
 	b := &builder{gw: g, cfg: cfg, sets: sets}
@@ -163,6 +168,23 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	}
 	return nil
 }
+
+// lostNames refuses a reload to an upstream none of whose names can be resolved, while
+// the running one has backends. At start such an upstream waits for its names.
+func (g *Gateway) lostNames(sets map[string]*upstream.Set) error {
+	old := g.snap.Load()
+	if old == nil {
+		return nil
+	}
+	for _, name := range sortedKeys(sets) {
+		if prev := old.sets[name]; len(sets[name].Backends()) == 0 && (prev == nil || len(prev.Backends()) > 0) {
+			return fmt.Errorf("upstreams.%s: %w", name, errNoAddress)
+		}
+	}
+	return nil
+}
+
+var errNoAddress = errors.New("none of its names can be resolved")
 
 // planAccessLog opens the access log if its settings changed; the returned function
 // goes over to it.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"net/netip"
 	"strconv"
 
@@ -39,9 +38,9 @@ func (x *Exchange) appendHost(dst []byte) []byte {
 	switch h := x.rt.upstream.host; {
 	case x.rt.reqOps != nil && x.rt.reqOps.host != nil:
 		dst = x.rt.reqOps.host.append(dst, x)
-	case h == hostOfClient:
+	case h == hostOfClient && len(x.req.Host()) > 0:
 		dst = append(dst, x.req.Host()...)
-	case h == hostOfBackend:
+	case h == hostOfClient || h == hostOfBackend: // HTTP/1.0 clients may send no Host
 		dst = append(dst, x.backend.Host()...)
 	default:
 		dst = append(dst, h...)
@@ -86,7 +85,7 @@ func dropPosing(h *h1.Head) {
 		if f.ID != h1.Unknown || f.NameEnd-f.NameStart < uint32(len(xForwarded)) {
 			continue
 		}
-		if name := h.Name(i); name[len(xForwarded)-1] == '-' && bytes.EqualFold(name[:len(xForwarded)], xForwarded) {
+		if sameVariable(h.Name(i)[:len(xForwarded)], xForwarded) {
 			f.Hop = true
 		}
 	}
@@ -163,14 +162,13 @@ func (x *Exchange) appendXForwarded(dst []byte, trusted bool) []byte {
 		}
 		dst = append(dst, "\r\n"...)
 	}
-	if x.sends(h1.XForwardedHost) {
+	host := x.req.Host()
+	if v := x.req.Get(h1.XForwardedHost); trusted && len(v) > 0 {
+		host = v
+	}
+	if len(host) > 0 && x.sends(h1.XForwardedHost) {
 		dst = append(dst, "X-Forwarded-Host: "...)
-		if v := x.req.Get(h1.XForwardedHost); trusted && len(v) > 0 {
-			dst = append(dst, v...)
-		} else {
-			dst = append(dst, x.req.Host()...)
-		}
-		dst = append(dst, "\r\n"...)
+		dst = append(append(dst, host...), "\r\n"...)
 	}
 	return dst
 }
@@ -197,9 +195,10 @@ func (x *Exchange) appendForwarded(dst []byte, trusted bool) []byte {
 	}
 	dst = append(dst, "for="...)
 	dst = appendNode(dst, x.c.peer.Addr())
-	dst = append(dst, ";host=\""...)
-	dst = append(dst, x.req.Host()...)
-	dst = append(dst, "\";proto="...)
+	if host := x.req.Host(); len(host) > 0 {
+		dst = append(append(append(dst, ";host=\""...), host...), '"')
+	}
+	dst = append(dst, ";proto="...)
 	dst = append(dst, x.scheme()...)
 	return append(dst, "\r\n"...)
 }

@@ -120,8 +120,14 @@ func compileHeaderOps(o *config.HeaderOps, re *regexp.Regexp) (*headerOps, error
 // append writes the fields to put.
 func (o *headerOps) append(dst []byte, x *Exchange) []byte {
 	for i := range o.put {
+		start := len(dst)
 		dst = append(append(dst, o.put[i].name...), ": "...)
+		value := len(dst)
 		dst = o.put[i].value.append(dst, x)
+		if len(dst) == value {
+			dst = dst[:start] // an empty value is no field
+			continue
+		}
 		dst = append(dst, "\r\n"...)
 	}
 	return dst

@@ -180,6 +180,7 @@ func (ln *listener) close() {
 func (g *Gateway) closeListeners() {
 	g.reloadMu.Lock()
 	defer g.reloadMu.Unlock()
+	g.closing = true
 	for _, ln := range g.listeners {
 		ln.close()
 	}

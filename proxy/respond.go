@@ -142,12 +142,12 @@ func appendStatusLine(dst []byte, status int, phrase []byte) []byte {
 }
 
 // passInterim passes a 1xx head on to a client that knows them.
-func (x *Exchange) passInterim() bool {
+func (x *Exchange) passInterim() error {
 	if x.req.Minor == 0 || x.res.Status == 100 && (!x.req.Expect100 || x.body.pumping) {
-		return true // not for this client (RFC 9110 section 15.2), or it was told already
+		return nil // not for this client (RFC 9110 section 15.2), or it was told already
 	}
 	x.scratchHead()
-	return x.send(x.c.scratch) == nil
+	return x.send(x.c.scratch)
 }
 
 // send writes to the client within timeouts.write.
@@ -347,13 +347,13 @@ func (x *Exchange) clientFailure(err error) reason.Reason {
 	if errors.Is(err, os.ErrDeadlineExceeded) && x.c.sk.Interrupted().Has(sock.WriteExpired) {
 		return reason.ClientStall
 	}
-	return reason.ClientGone
+	return orReason(x.c.killed(), reason.ClientGone)
 }
 
 // flushLast writes the end of a response. On a connection that goes on it is held
 // until the wait for the next request, which saves that wait a system call.
 func (x *Exchange) flushLast() {
-	if !x.keepAlive || x.body.pumping {
+	if !x.keepAlive || x.body.pumping || len(x.out) > keepBytes {
 		x.flush()
 		return
 	}
@@ -362,6 +362,7 @@ func (x *Exchange) flushLast() {
 	if x.c.tls != nil {
 		mode = sock.HoldCopy
 	}
+	x.c.sk.ArmWrite(x.snap.cfg.Timeouts.Write)
 	x.c.sk.Hold(mode)
 	_, err := x.c.rw.Write(x.out)
 	x.c.sk.Hold(sock.HoldOff)

@@ -297,5 +297,5 @@ func TestUpstreamHost(t *testing.T) {
 	f("client", get("/"), "example.com")
 	f("backend", get("/"), be.Addr())
 	f("fixed.example:81", get("/"), "fixed.example:81")
-	f("client", "GET / HTTP/1.0\r\n\r\n", "")
+	f("client", "GET / HTTP/1.0\r\n\r\n", be.Addr()) // HTTP/1.1 wants one
 }

@@ -80,10 +80,12 @@ func (x *Exchange) tunnel(be backendConn) {
 		return
 	}
 	x.leaveForTunnel()
-	t := &tunnel{idle: x.snap.cfg.Timeouts.Tunnel}
+	t := &tunnel{idle: x.snap.cfg.Timeouts.Tunnel, bug: func(p any) { x.c.gw.logBug(p, "copying through a tunnel") }}
 	t.touch()
 	early := bytes.Clone(x.c.in[x.c.r:x.c.w]) // the client's first frames
 	x.c.r = x.c.w
+	x.c.joinTunnel(be.sk)
+	defer x.c.joinTunnel(nil)
 	t.join(leg{x.c.rw, x.c.sk}, leg{be.rw, be.sk}, early)
 	x.bodyBytes += t.toClient.Load()
 	x.body.received += t.toBackend.Load()
@@ -105,6 +107,7 @@ func (x *Exchange) leaveForTunnel() {
 // is passed on, and the other direction goes on.
 type tunnel struct {
 	idle      time.Duration
+	bug       func(p any)  // writes a panic to the log
 	last      atomic.Int64 // when the last byte went through, in Unix nanoseconds
 	toClient  atomic.Int64
 	toBackend atomic.Int64
@@ -129,10 +132,19 @@ func (t *tunnel) reason() reason.Reason {
 func (t *tunnel) join(client, backend leg, early []byte) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		defer t.rescue(client, backend)
 		t.copy(backend, client, &t.toBackend, early)
 	})
 	t.copy(client, backend, &t.toClient, nil)
 	wg.Wait()
+}
+
+// rescue ends the tunnel after a panic in the direction that has a goroutine of its own.
+func (t *tunnel) rescue(a, b leg) {
+	if p := recover(); p != nil {
+		t.bug(p)
+		t.fail(a, b, reason.Internal)
+	}
 }
 
 var tunnelPool = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}

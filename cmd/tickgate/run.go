@@ -25,6 +25,8 @@ type process struct {
 	gateway *proxy.Gateway
 	admin   *admin.Server
 	cfg     *config.Config
+
+	warnings []config.Problem // about cfg, to be logged
 }
 
 func run(args []string, stdout, stderr io.Writer) error {
@@ -44,30 +46,29 @@ func run(args []string, stdout, stderr io.Writer) error {
 		fs.Usage()
 		return exitCode(2)
 	}
-	cfg, err := load(*path, stderr)
+	cfg, warnings, err := load(*path, stderr)
 	if err != nil {
 		return err
 	}
-	p := &process{path: *path, cfg: cfg}
+	p := &process{path: *path, cfg: cfg, warnings: warnings}
 	if err := p.start(); err != nil {
 		return err
 	}
 	return p.wait()
 }
 
-// load reads a configuration; what is wrong with it goes to out.
-func load(path string, out io.Writer) (*config.Config, error) {
+// load reads a configuration. What keeps it from being used goes to out; warnings are
+// for the log, once there is one.
+func load(path string, out io.Writer) (*config.Config, []config.Problem, error) {
 	cfg, report := config.Load(path)
-	if len(report.Problems) > 0 {
-		_ = report.WriteText(out, isTerminal(out))
-	}
 	if report.ReadError != nil {
-		return nil, fmt.Errorf("read configuration: %w", report.ReadError)
+		return nil, nil, report.ReadError
 	}
 	if report.Err() != nil {
-		return nil, fmt.Errorf("the configuration %s is not valid", path)
+		_ = report.WriteText(out, isTerminal(out))
+		return nil, nil, fmt.Errorf("the configuration %s is not valid", path)
 	}
-	return cfg, nil
+	return cfg, report.Warnings(), nil
 }
 
 // start opens logs, admin endpoint and listeners, in this order, so that whatever
@@ -76,6 +77,7 @@ func (p *process) start() (err error) {
 	if p.log, err = errlog.Open(p.cfg.Log.Error); err != nil {
 		return err
 	}
+	p.warn(p.warnings)
 	raiseFileLimit(p.log)
 	p.gateway, err = proxy.New(p.cfg, proxy.Options{Log: p.log, Version: version, Checker: proxy.Prober{Checker: health.NewChecker()}})
 	if err != nil {
@@ -87,6 +89,12 @@ func (p *process) start() (err error) {
 	}
 	p.log.Info().Str("version", version).Str("config", p.path).Str("admin", p.cfg.Admin.Listen).Int("pid", os.Getpid()).Msg("tickgate runs")
 	return nil
+}
+
+func (p *process) warn(problems []config.Problem) {
+	for _, w := range problems {
+		p.log.Warn().Str("problem", w.String()).Msg("configuration warning")
+	}
 }
 
 func (p *process) serveAdmin() error {
@@ -110,9 +118,7 @@ func (p *process) reload() error {
 		return p.gateway.Reload(p.cfg)
 	}
 	cfg, report := config.Load(p.path)
-	for _, w := range report.Warnings() {
-		p.log.Warn().Str("problem", w.String()).Msg("configuration warning")
-	}
+	p.warn(report.Warnings())
 	if err := errors.Join(report.ReadError, report.Err()); err != nil {
 		p.gateway.RefuseReload(err)
 		for _, e := range report.Errors() {

@@ -13,7 +13,7 @@ var Metrics = []Desc{
 	{"tickgate_requests_total", "counter", "route, code (1xx…5xx, none), reason", "Requests by route, status class and how they ended; code is none where no response was sent."},
 	{"tickgate_request_ends_total", "counter", "reason", "Requests of all routes by how they ended."},
 	{"tickgate_request_duration_seconds", "histogram", "route", "Time from a request's first byte to the end of its response; upgraded connections are left out."},
-	{"tickgate_request_phase_seconds", "histogram", "phase (queue, pool, dns, dial, tls, first_byte, transfer)", "Time in each phase of those requests that went through it: wait for a worker, wait for a backend connection, lookup, connect and handshake of a new one, wait for the response, the response itself."},
+	{"tickgate_request_phase_seconds", "histogram", "phase (queue, pool, dns, dial, tls, first_byte, transfer)", "Time in each phase of those requests that went through it: wait for a worker, wait for a backend connection, lookup (0 as yet: names are looked up in the background), connect and handshake of a new one, wait for the response, the response itself."},
 	{"tickgate_request_body_bytes_total", "counter", "route", "Body bytes received from clients."},
 	{"tickgate_response_body_bytes_total", "counter", "route", "Body bytes sent to clients."},
 

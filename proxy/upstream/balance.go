@@ -251,7 +251,9 @@ func (l *balancer) drawUsable(avoid *Tried, not *member) *member {
 	return last
 }
 
-// pickTwo draws two members by weight and takes the one with the lower load. Two
+// pickTwo draws two members by weight and takes the one with the lower load. Unequal
+// weights are drawn with replacement, so that equal loads give each member its share:
+// of two members both would be drawn each time otherwise, and the weights be lost. Two
 // random choices come close to the best of all, without the herd that runs to the
 // best one when its figures are old (Mitzenmacher, "The Power of Two Choices in
 // Randomized Load Balancing", 1996).
@@ -260,7 +262,12 @@ func (l *balancer) pickTwo(avoid *Tried) *member {
 	if a == nil {
 		return nil
 	}
-	b := l.second(a, avoid)
+	var b *member
+	if l.uneven() {
+		b = l.pickRandom(avoid)
+	} else {
+		b = l.second(a, avoid)
+	}
 	if b == nil {
 		return a
 	}
@@ -269,6 +276,12 @@ func (l *balancer) pickTwo(avoid *Tried) *member {
 		return b
 	}
 	return a
+}
+
+// uneven reports whether weights differ.
+func (l *balancer) uneven() bool {
+	n := uint64(len(l.members))
+	return l.sums[n-1] != n*uint64(l.members[0].weight)
 }
 
 // second draws a member other than first: by trial, which is cheap unless one member has

@@ -548,3 +548,29 @@ func TestRetriesTakeNoTurn(t *testing.T) {
 		t.Errorf("requests began at %v, want 50 each", first)
 	}
 }
+
+// TestPowerOfTwoKeepsShares has backends that are equally fast and idle: each gets the
+// share of its weight.
+func TestPowerOfTwoKeepsShares(t *testing.T) {
+	f := func(weights ...int) {
+		t.Helper()
+		s := newSet(t, Options{Rand: seeded()}, upstreamOf("p2c", servers(weights...)...))
+		got, sum := map[string]int{}, 0
+		for _, w := range weights {
+			sum += w
+		}
+		const picks = 8000
+		for range picks {
+			got[short(s.Pick(0, nil))]++
+		}
+		for i, w := range weights {
+			want := picks * w / sum
+			if n := got[fmt.Sprint(i+1)]; n < want*9/10 || n > want*11/10 {
+				t.Errorf("weights %v: backend %d got %d of %d, want about %d", weights, i+1, n, picks, want)
+			}
+		}
+	}
+	f(1, 1)
+	f(4, 1)
+	f(5, 2, 1)
+}

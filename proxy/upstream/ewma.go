@@ -72,10 +72,13 @@ func pack(now time.Duration, v float64) uint64 {
 	return uint64(uint32(now.Milliseconds()))<<32 | uint64(math.Float32bits(float32(v)))
 }
 
-// load is what p2c compares: the expected wait of one more request.
+// load is what p2c compares: the expected wait of one more request. The weight divides
+// the queue and not the request itself, so that idle members of equal speed are equal and
+// the draw decides, which is by weight.
 func load(avg float64, inflight int64, weight int) float64 {
+	queue := float64(inflight) / float64(weight)
 	if avg < ewmaUnknown.Seconds() {
-		return ewmaPenalty.Seconds() * float64(inflight) / float64(weight)
+		return ewmaPenalty.Seconds() * queue
 	}
-	return avg * float64(inflight+1) / float64(weight)
+	return avg * (queue + 1)
 }

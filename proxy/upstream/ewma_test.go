@@ -45,8 +45,9 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	f(0.01, 0.01, 0, 1)
+	f(0.01, 0.01, 0, 5)
 	f(0.03, 0.01, 2, 1)
-	f(0.015, 0.01, 2, 2)
+	f(0.02, 0.01, 2, 2)
 	f(0, 0, 0, 1)
 	f(2, 0, 2, 1)
 	f(2, 1e-9, 2, 1) // decayed to nothing: as if unobserved

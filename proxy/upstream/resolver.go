@@ -50,6 +50,7 @@ type resolver struct {
 	client lookuper
 	log    zerolog.Logger
 	counts map[string]*metrics.Counter
+	times  *metrics.Histogram
 
 	mu    sync.Mutex
 	names map[nameKey]*name
@@ -99,6 +100,7 @@ func (s *subscription) deliver() {
 
 func newResolver(client lookuper, log zerolog.Logger, set *metrics.Set) *resolver {
 	r := &resolver{client: client, log: log, counts: map[string]*metrics.Counter{}, names: map[nameKey]*name{}}
+	r.times = set.NewHistogram("tickgate_upstream_dns_lookup_seconds")
 	for _, result := range []string{"ok", "not_found", "timeout", "failed"} {
 		r.counts[result] = set.NewCounter(fmt.Sprintf(`tickgate_upstream_dns_lookups_total{result=%q}`, result))
 	}
@@ -179,11 +181,13 @@ func (n *name) known() []target {
 func (n *name) run(ctx context.Context) {
 	for first := true; ; first = false {
 		limited, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
+		start := time.Now()
 		ans, err := n.r.client.lookup(limited, n.key.origin, &n.cfg, n.known())
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
+		n.r.times.UpdateDuration(start)
 		failing := n.take(ans, err)
 		if first {
 			close(n.tried)

@@ -1,0 +1,208 @@
+package proxy
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tickgate/internal/reason"
+	"tickgate/internal/testkit"
+)
+
+// TestUnreadResponsesEnd has clients that send requests and read no answer: what is
+// held for them must not outlive timeouts.write.
+func TestUnreadResponsesEnd(t *testing.T) {
+	t.Parallel()
+	f := func(size int) {
+		t.Helper()
+		be := testkit.NewRecorder(t, func(*testkit.Request) []byte { return testkit.OK(strings.Repeat("x", size)) })
+		g := newGateway(t, "timeouts: {write: 200ms, idle: 200ms}\n"+toBackend(be.Addr())+
+			"\nlisteners: [{listen: \""+firstListener+"\", acceptors: 1, tcp_user_timeout: 0s}]\n")
+		c := g.dial()
+		go func() {
+			for c.TrySend(get("/")) == nil {
+				continue
+			}
+		}()
+		g.waitConnEnd(reason.ClientStall, 1)
+	}
+	f(200)
+	f(8000)
+	f(12_000)
+}
+
+// TestEarlyResponseCutDuringUpload has the backend at fault while the client still
+// sends: the backend is to blame.
+func TestEarlyResponseCutDuringUpload(t *testing.T) {
+	t.Parallel()
+	cut := make(chan struct{})
+	be := testkit.NewScript(t, testkit.ReceiveHead(), testkit.Send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"), testkit.WaitFor(cut), testkit.CloseWrite(), testkit.Hang())
+	g := newGateway(t, toBackend(be.Addr()))
+	c := g.dial()
+	c.Send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+	c.Until("abc")
+	close(cut)
+	g.waitEnd(reason.BackendTruncated, 1)
+	g.waitConnEnd(reason.BackendTruncated, 1)
+}
+
+// corked keeps what is written until it is uncorked, so that several records leave
+// in one segment.
+type corked struct {
+	net.Conn
+	mu   sync.Mutex
+	cork bool
+	held []byte
+}
+
+func (c *corked) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cork {
+		c.held = append(c.held, p...)
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *corked) set(cork bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cork = cork
+	if !cork {
+		_ = c.SetWriteDeadline(time.Time{}) // CloseWrite of crypto/tls leaves one behind that has passed
+		_, _ = c.Conn.Write(c.held)
+	}
+}
+
+// TestRequestWithCloseNotify sends a request and the end of the TLS session in one
+// segment: crypto/tls returns such bytes together with io.EOF.
+func TestRequestWithCloseNotify(t *testing.T) {
+	t.Parallel()
+	be := testkit.NewRecorder(t, nil)
+	_, secure, conf := tlsGateway(t, toBackend(be.Addr()))
+	f := func(version uint16, raw string) {
+		t.Helper()
+		nc, err := net.Dial("tcp", secure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		cork := &corked{Conn: nc}
+		conf := conf.Clone()
+		conf.MaxVersion = version
+		c := tls.Client(cork, conf)
+		if err := c.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		cork.set(true)
+		_, _ = io.WriteString(c, raw)
+		_ = c.CloseWrite()
+		cork.set(false)
+		if resp, err := testkit.ReadResponse(bufio.NewReader(c), "GET"); err != nil || resp.Status != 200 {
+			t.Errorf("%s %.20q: %v, %v", tls.VersionName(version), raw, resp, err)
+		}
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		f(version, get("/"))
+		f(version, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+	}
+}
+
+// TestKilled ends connections through the API in every state.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	flood := testkit.NewScript(t, testkit.Receive(), testkit.Send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n"), testkit.SendForever(strings.Repeat("x", 4096)))
+	deaf := testkit.NewScript(t, testkit.ReceiveHead(), testkit.Send(switching()), testkit.Hang())
+	f := func(name, backend, send string, ready func(g *testGateway, c *testkit.Client)) {
+		t.Helper()
+		g := newGateway(t, toBackend(backend))
+		c := g.dial()
+		c.Send(send)
+		g.wait(name, func() bool { return len(g.connections()) == 1 })
+		ready(g, c)
+		for _, conn := range g.connections() {
+			conn.kill(reason.KilledByUser)
+		}
+		g.waitConnEnd(reason.KilledByUser, 1)
+	}
+	atOnce := func(*testGateway, *testkit.Client) {}
+	served := func(_ *testGateway, c *testkit.Client) { c.Until("\r\n\r\n") }
+	f("half a head", flood.Addr(), "GET / HT", atOnce)
+	f("a body", flood.Addr(), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", atOnce)
+	f("a download", flood.Addr(), get("/"), served)
+	f("a tunnel", deaf.Addr(), upgrade(), served)
+	f("a half-closed tunnel", deaf.Addr(), upgrade(), func(g *testGateway, c *testkit.Client) {
+		served(g, c)
+		c.CloseWrite()
+	})
+}
+
+// TestReloadDuringDrain must not open the listeners again.
+func TestReloadDuringDrain(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	be := testkit.NewScript(t, testkit.Receive(), testkit.WaitFor(release), testkit.Send(string(testkit.OK("x"))))
+	yaml := toBackend(be.Addr())
+	g := newGateway(t, yaml)
+	c := g.dial()
+	c.Send(get("/"))
+	g.wait("the request", func() bool { return be.Requests() == 1 })
+	done := g.drain()
+	g.wait("the end of listening", func() bool {
+		g.reloadMu.Lock()
+		defer g.reloadMu.Unlock()
+		return g.closing
+	})
+	if err := g.Reload(parseConfig(t, yaml)); !errors.Is(err, ErrStopped) {
+		t.Errorf("reload during a drain: %v, want ErrStopped", err)
+	}
+	close(release)
+	expectStatus(t, "the request in flight", c.Response("GET"), 200)
+	<-done
+	if len(g.listeners) != 0 {
+		t.Error("drained, yet it listens")
+	}
+}
+
+// TestLookalikesStay has an untrusted client spell forwarding fields with underscores.
+func TestLookalikesStay(t *testing.T) {
+	t.Parallel()
+	be := testkit.NewRecorder(t, nil)
+	g := newGateway(t, toBackend(be.Addr()))
+	names := []string{"X_Forwarded_For", "X_Real_IP", "X-Forwarded_Proto", "X_Request_ID", "X_Forwarded_Ssl", "X_Forwarded-Prefix"}
+	fields := make([]string, len(names))
+	for i, n := range names {
+		fields[i] = n + ": forged"
+	}
+	g.get("/", fields...)
+	if raw := string(be.WaitRequests(t, 1)[0].Raw); strings.Contains(raw, "forged") {
+		t.Errorf("passed on: %q", raw)
+	}
+}
+
+// TestIdleConnectionsAreSmall looks at what large responses leave with a connection.
+func TestIdleConnectionsAreSmall(t *testing.T) {
+	t.Parallel()
+	be := testkit.NewRecorder(t, func(*testkit.Request) []byte { return testkit.OK(strings.Repeat("x", 15_000)) })
+	g := newGateway(t, toBackend(be.Addr()))
+	c := g.dial()
+	for range 3 {
+		expectStatus(t, "large response", c.Do(get("/")), 200)
+	}
+	g.wait("the idle connection", func() bool { return strings.Contains(g.api("connections"), `"state":"idle"`) })
+	g.Stop() // ends the connection's goroutine, so that its fields can be read
+	conn := g.connections()
+	g.wait("its end", func() bool { return len(g.connections()) == 0 })
+	for _, c := range conn {
+		if n := cap(c.x.out); n > keepBytes {
+			t.Errorf("an idle connection keeps %d bytes for responses, want at most %d", n, keepBytes)
+		}
+	}
+}
