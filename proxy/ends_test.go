@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tickgate/internal/reason"
+	"tickgate/internal/testcert"
 	"tickgate/internal/testkit"
 )
 
@@ -205,4 +206,46 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 			t.Errorf("an idle connection keeps %d bytes for responses, want at most %d", n, keepBytes)
 		}
 	}
+}
+
+// TestRefusedClientCertificate has a backend that wants a client certificate: under TLS
+// 1.3 the handshake succeeds at our side, and the refusal comes as an alert afterwards.
+func TestRefusedClientCertificate(t *testing.T) {
+	t.Parallel()
+	pair := testcert.New(t)
+	conf := pair.ServerTLS(t)
+	conf.ClientAuth = tls.RequireAnyClientCert
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.(*tls.Conn).Handshake() // fails, with an alert to the other side
+			_, _ = io.Copy(io.Discard, c)
+			c.Close()
+		}
+	}()
+	g := newGateway(t, toBackends("tls: {insecure_skip_verify: true}, retry: {attempts: 1}", "", ln.Addr().String()))
+	expectStatus(t, "no client certificate", g.get("/"), 502, "reason: backend_tls_failed")
+}
+
+// TestReloadToUnknownName keeps a running gateway from losing an upstream to a typing
+// error. At start the same configuration waits for the name.
+func TestReloadToUnknownName(t *testing.T) {
+	t.Parallel()
+	be := testkit.NewRecorder(t, nil)
+	const lost = "\nresolver: {servers: [\"127.0.0.1:9\"], timeout: 100ms}\n"
+	g := newGateway(t, toBackend(be.Addr())+lost)
+	if err := g.Reload(parseConfig(t, toBackend("nowhere.invalid:80")+lost)); !errors.Is(err, errNoAddress) {
+		t.Errorf("reload: %v, want errNoAddress", err)
+	}
+	expectStatus(t, "after the refused reload", g.get("/"), 200)
+	fresh := newGateway(t, toBackend("nowhere.invalid:80")+lost)
+	expectStatus(t, "started without an address", fresh.get("/"), 503, "reason: no_backend")
 }
