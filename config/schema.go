@@ -118,7 +118,7 @@ type ClientTimeouts struct {
 	Head time.Duration `yaml:"head" default:"10s" min:"1ms"`
 	// Longest pause while a request body arrives.
 	Body time.Duration `yaml:"body" default:"30s" min:"1ms"`
-	// Longest pause of a client in reading the response.
+	// Longest pause of a client in reading the response; in a tunnel, of either side in taking bytes.
 	Write time.Duration `yaml:"write" default:"30s" min:"1ms"`
 	// Keep-alive connection without a request.
 	Idle time.Duration `yaml:"idle" default:"75s" min:"1ms"`

@@ -80,7 +80,7 @@ func (x *Exchange) tunnel(be backendConn) {
 		return
 	}
 	x.leaveForTunnel()
-	t := &tunnel{idle: x.snap.cfg.Timeouts.Tunnel, bug: func(p any) { x.c.gw.logBug(p, "copying through a tunnel") }}
+	t := &tunnel{idle: x.snap.cfg.Timeouts.Tunnel, stall: x.snap.cfg.Timeouts.Write, bug: func(p any) { x.c.gw.logBug(p, "copying through a tunnel") }}
 	t.touch()
 	early := bytes.Clone(x.c.in[x.c.r:x.c.w]) // the client's first frames
 	x.c.r = x.c.w
@@ -107,8 +107,9 @@ func (x *Exchange) leaveForTunnel() {
 // is passed on, and the other direction goes on.
 type tunnel struct {
 	idle      time.Duration
-	bug       func(p any)  // writes a panic to the log
-	last      atomic.Int64 // when the last byte went through, in Unix nanoseconds
+	stall     time.Duration // how long one side may refuse bytes: timeouts.write
+	bug       func(p any)   // writes a panic to the log
+	last      atomic.Int64  // when the last byte went through, in Unix nanoseconds
 	toClient  atomic.Int64
 	toBackend atomic.Int64
 	ended     atomic.Uint32 // the first reason
@@ -157,7 +158,7 @@ func (t *tunnel) copy(dst, src leg, count *atomic.Int64, early []byte) {
 	data := early
 	for {
 		if len(data) > 0 {
-			dst.sk.ArmWrite(tunnelStall)
+			dst.sk.ArmWrite(t.stall)
 			n, err := dst.rw.Write(data)
 			dst.sk.ArmWrite(0)
 			count.Add(int64(n))
@@ -184,9 +185,6 @@ func (t *tunnel) copy(dst, src leg, count *atomic.Int64, early []byte) {
 		return
 	}
 }
-
-// tunnelStall is how long one side may refuse bytes.
-const tunnelStall = 30 * time.Second
 
 // read waits for bytes. A silent direction is not idle while the other one talks.
 func (t *tunnel) read(src leg, p []byte) (int, error) {
