@@ -36,6 +36,8 @@ func TestDecoded(t *testing.T) {
 	f("list without items", cfg.Forwarding.TrustedProxies, []string(nil))
 	f("absent pointer", cfg.Listeners[0].TLS == nil && a.TLS == nil, true)
 	f("present pointer gets defaults", a.HealthCheck.Interval, 5*time.Second)
+	f("defaults of a section in an item of a list", cfg.Routes[0].Tunnel, defaultOf[Tunnel]())
+	f("one of them", cfg.Routes[0].Tunnel.PingInterval, 30*time.Second)
 	f("merge key, first of a list wins", a.Timeouts.ResponseHeader, 5*time.Second)
 	f("merge key, second of the list", a.Timeouts.Write, 7*time.Second)
 	f("merge key, own key wins", a.Timeouts.Read, 6*time.Second)
@@ -102,6 +104,20 @@ log: {access: {output: logs/a.log}, error: {output: /var/log/e.log}}
 	if got, want := cfg.Log.Error.Output, "/var/log/e.log"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+func TestCloseCodes(t *testing.T) {
+	f := func(want bool, codes ...int) {
+		t.Helper()
+		for _, code := range codes {
+			if got := maySend(code); got != want {
+				t.Errorf("%d: got %t, want %t", code, got, want)
+			}
+		}
+	}
+	f(true, 1000, 1001, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999)
+	// Not for the wire, or a word about what the peer did.
+	f(false, 0, 999, 1002, 1003, 1004, 1005, 1006, 1007, 1009, 1010, 1015, 1016, 2999, 5000)
 }
 
 func TestCannotRead(t *testing.T) {
@@ -250,24 +266,26 @@ routes:
 // TestRedactedLoadsAgain shows that the dump is a configuration itself, and the
 // same one.
 func TestRedactedLoadsAgain(t *testing.T) {
-	first, report := testLoader(nil).load("../docs/examples/routing.yaml")
-	if err := report.Err(); err != nil {
-		t.Fatal(err)
-	}
-	dump, err := first.RedactedYAML()
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, report := testLoader(nil).parse("dump.yaml", dump)
-	if err := report.Err(); err != nil {
-		t.Fatalf("%v\n%s", err, dump)
-	}
-	again, err := second.RedactedYAML()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(dump, again) {
-		t.Errorf("the dump of the dump differs:\n%s\nfrom\n%s", again, dump)
+	for _, name := range []string{"../docs/examples/routing.yaml", "testdata/valid-tunnels.yaml"} {
+		first, report := testLoader(nil).load(name)
+		if err := report.Err(); err != nil {
+			t.Fatal(err)
+		}
+		dump, err := first.RedactedYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, report := testLoader(nil).parse("dump.yaml", dump)
+		if err := report.Err(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, dump)
+		}
+		again, err := second.RedactedYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(dump, again) {
+			t.Errorf("%s: the dump of the dump differs:\n%s\nfrom\n%s", name, again, dump)
+		}
 	}
 }
 

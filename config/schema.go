@@ -4,7 +4,9 @@ import (
 	"time"
 
 	"tickgate/health"
+	"tickgate/internal/gctune"
 	"tickgate/internal/unit"
+	"tickgate/internal/watchdog"
 	"tickgate/limiter"
 	"tickgate/tlsterm"
 )
@@ -27,6 +29,8 @@ type Config struct {
 	Workers Workers `yaml:"workers"`
 	// Addresses that clients connect to.
 	Listeners []Listener `yaml:"listeners"`
+	// Limits on upgraded connections, over all routes.
+	Tunnels Tunnels `yaml:"tunnels"`
 	// Caps on client connections.
 	Connections limiter.Connections `yaml:"connections"`
 	// Limits on what a client may send.
@@ -47,6 +51,10 @@ type Config struct {
 	Drain Drain `yaml:"drain"`
 	// How backend host names are looked up.
 	Resolver Resolver `yaml:"resolver"`
+	// Memory and the garbage collector.
+	Memory gctune.Options `yaml:"memory"`
+	// Watches for descriptors and goroutines that leak.
+	Watchdog watchdog.Options `yaml:"watchdog"`
 }
 
 // Admin configures the admin endpoint.
@@ -61,10 +69,27 @@ type Admin struct {
 type Workers struct {
 	// Most requests served at once, over all listeners.
 	Max int `yaml:"max" default:"4096" min:"1"`
-	// A connection that is idle for this long gives up its worker. Reserved: workers are taken for each request as yet, so an idle connection holds none.
+	// A connection that is idle for this long gives up its goroutine and buffers and waits parked, for some hundred bytes. Shorter saves
+	// memory and costs CPU on clients that pause briefly; 0s parks after every response.
 	ParkAfter time.Duration `yaml:"park_after" default:"2s" min:"0s"`
 	// A request that finds no free worker waits at most this long, then gets 503 with Retry-After.
 	QueueTimeout time.Duration `yaml:"queue_timeout" default:"200ms" min:"0s"`
+	// Most requests that wait for a worker at once; more get 503 without a wait. 0 is as many as workers.max, and at least 1024.
+	Queue int `yaml:"queue" default:"0" min:"0" max:"1000000"`
+	// Share of workers.max, in percent, that only requests on routes of `priority: critical` may take. It is set aside only while there is such a route.
+	Reserved int `yaml:"reserved_percent" default:"10" min:"0" max:"90"`
+	// Event loops for parked connections and tunnels; 0 is one for each processor.
+	Loops int `yaml:"loops" default:"0" min:"0" max:"256"`
+}
+
+// Tunnels bounds upgraded connections.
+type Tunnels struct {
+	// Most tunnels open at once; 0 is no limit. One over it is answered with 503 and Retry-After.
+	Max int `yaml:"max" default:"0" min:"0"`
+	// Most tunnels open at once from one client address (IPv6: one /64); 0 is no limit.
+	MaxPerClient int `yaml:"max_per_client" default:"0" min:"0"`
+	// Bytes that may wait for one side of a tunnel to take them; beyond, the other side is not read.
+	Queue unit.Size `yaml:"queue" default:"64KiB" min:"4KiB" max:"16MiB"`
 }
 
 // Listener is one address accepted on.
@@ -176,7 +201,7 @@ type Server struct {
 	Weight int `yaml:"weight" default:"1" min:"1" max:"1000"`
 	// Used only when no other backend is up.
 	Backup bool `yaml:"backup" default:"false"`
-	// Gets no new requests; its requests in flight finish.
+	// Gets no new requests; its requests in flight finish, and its tunnels are closed, spread over drain.window.
 	Drain bool `yaml:"drain" default:"false"`
 	// Most requests in flight at once to this backend; 0 is no limit. Full backends are passed over.
 	MaxInFlight int `yaml:"max_in_flight" default:"0" min:"0"`
@@ -184,7 +209,8 @@ type Server struct {
 
 // Pool bounds the connections to one backend.
 type Pool struct {
-	// Most connections to one backend for one route tag, upgraded ones included. At the limit, requests wait `wait_timeout` for a free one.
+	// Most connections to one backend for one route tag. At the limit, requests wait `wait_timeout` for a free one. A tunnel's connection leaves the
+	// pool, so tunnels are bounded by tunnels.max and the route's tunnel.max instead (on other systems than Linux by this too).
 	MaxConns int `yaml:"max_conns" default:"1024" min:"1"`
 	// Longest wait for a free connection, then 503 `pool_full`; 0 does not wait.
 	WaitTimeout time.Duration `yaml:"wait_timeout" default:"1s" min:"0s"`
@@ -280,12 +306,49 @@ type Route struct {
 	Compression *Compression `yaml:"compression"`
 	// Let WebSocket upgrades through.
 	WebSocket bool `yaml:"websocket" default:"true"`
+	// How upgraded connections of this route are treated.
+	Tunnel Tunnel `yaml:"tunnel"`
+	// Who goes first when workers are scarce: critical requests are picked first and have workers reserved (workers.reserved_percent), bulk ones are picked last.
+	Priority string `yaml:"priority" default:"normal" enum:"critical|normal|bulk"`
 	// Largest request body on this route, instead of limits.max_body; 0 keeps that.
 	MaxBody unit.Size `yaml:"max_body" default:"0B"`
 	// The whole request, instead of the upstream's timeouts.request; 0 keeps that.
 	Timeout time.Duration `yaml:"timeout" default:"0s" min:"0s"`
 	// Write this route's requests to the access log.
 	AccessLog bool `yaml:"access_log" default:"true"`
+}
+
+// Tunnel says how the upgraded connections of a route are treated.
+type Tunnel struct {
+	// "opaque" passes bytes on, at the least cost; "frames" follows the WebSocket framing, which the keys from ping_interval on need (with
+	// "opaque" they are errors).
+	Mode string `yaml:"mode" default:"opaque" enum:"opaque|frames"`
+	// Most tunnels of this route open at once; 0 is no limit. One over it is answered with 503 and Retry-After.
+	Max int `yaml:"max" default:"0" min:"0"`
+	// Most tunnels of this route open at once from one client address (IPv6: one /64); 0 is no limit.
+	MaxPerClient int `yaml:"max_per_client" default:"0" min:"0"`
+	// Longest time without a byte in either direction, instead of timeouts.tunnel_idle; 0s keeps that.
+	Idle time.Duration `yaml:"idle" default:"0s" min:"0s"`
+	// Age at which a tunnel is closed; 0s is no limit.
+	Lifetime time.Duration `yaml:"lifetime" default:"0s" min:"0s"`
+	// Idle and lifetime limits are shortened at random by up to this much, in percent, so that tunnels opened together do not end together.
+	Jitter int `yaml:"jitter_percent" default:"10" min:"0" max:"90"`
+	// Ping a client that was silent for this long; 0s does not ping.
+	PingInterval time.Duration `yaml:"ping_interval" default:"30s" min:"0s"`
+	// A client that stays silent for this long after a ping is dead, and the tunnel is closed.
+	PongTimeout time.Duration `yaml:"pong_timeout" default:"10s" min:"1ms"`
+	// Largest message, in either direction, as sent (compressed or not); 0 is no limit. A larger one ends the tunnel with close code 1009.
+	MaxMessage unit.Size `yaml:"max_message" default:"0B"`
+	// Check that text messages are UTF-8, unless they are compressed; one that is not ends the tunnel with close code 1007.
+	CheckUTF8 bool `yaml:"check_utf8" default:"true"`
+	// Messages a second that a client may send on one tunnel, with bursts of as many as one second's; 0 is no limit.
+	MessageRate int `yaml:"message_rate" default:"0" min:"0"`
+	// Bytes a second that a client may send on one tunnel, with bursts of as many as one second's; 0 is no limit.
+	ByteRate unit.Size `yaml:"byte_rate" default:"0B"`
+	// What happens beyond a rate: "close" ends the tunnel with close code 1008, "delay" reads no more until the rate allows.
+	OverRate string `yaml:"over_rate" default:"close" enum:"close|delay"`
+	// How long a side may take to answer a Close frame of the gateway before its connection is closed.
+	CloseTimeout time.Duration `yaml:"close_timeout" default:"5s" min:"1ms"`
 }
 
 // HeaderMatch is one condition on a request header. Without value and regex the field must be present.
@@ -392,6 +455,11 @@ type Drain struct {
 	Grace time.Duration `yaml:"grace" default:"0s" min:"0s"`
 	// Requests in flight may take this long; then connections are closed and the process exits.
 	Timeout time.Duration `yaml:"timeout" default:"30s" min:"0s"`
+	// Tunnels are closed evenly over this time, with jitter, so that their clients do not all come back at once. It ends with drain.timeout at the latest.
+	Window time.Duration `yaml:"window" default:"20s" min:"0s"`
+	// Close code that tunnels of mode "frames" get: 1012 is "service restart" (IANA WebSocket close codes), 1001 is "going away" (RFC 6455 section 7.4.1).
+	// 1000, 1008, 1011, 1013, 1014 and 3000 to 4999 may be sent as well; other codes blame the client or are not for the wire.
+	CloseCode int `yaml:"close_code" default:"1012" min:"1000" max:"4999"`
 }
 
 // Resolver configures the lookup of backend names.

@@ -22,8 +22,10 @@ func (v *validator) validate() {
 	v.listeners()
 	v.admin()
 	v.clients()
+	v.tunnels()
 	v.forwarding()
 	used := v.routes()
+	v.workers()
 	for _, name := range slices.Sorted(maps.Keys(v.cfg.Upstreams)) {
 		path := join("upstreams", name)
 		v.upstream(path, name, v.cfg.Upstreams[name])
@@ -32,7 +34,10 @@ func (v *validator) validate() {
 		}
 	}
 	v.logs()
+	v.drain()
 	v.resolver()
+	v.memory()
+	v.watchdog()
 	v.descriptors()
 }
 
@@ -78,6 +83,16 @@ func (v *validator) place(path string) position {
 func (v *validator) isSet(path string) bool {
 	_, ok := v.d.at[path]
 	return ok
+}
+
+// firstSet returns the first of the keys that the files hold, "" if there is none.
+func (v *validator) firstSet(keys ...string) string {
+	for _, key := range keys {
+		if v.isSet(key) {
+			return key
+		}
+	}
+	return ""
 }
 
 // isBroken reports whether the decoder refused the value.
@@ -197,28 +212,11 @@ func (v *validator) descriptors() {
 	if !known {
 		return
 	}
-	clients, shown := uint64(v.cfg.Connections.Max), fmt.Sprintf("%d clients", v.cfg.Connections.Max)
-	if clients == 0 {
-		// Nothing bounds the clients. What is left for them is what the listeners say, if anything.
-		for _, l := range v.cfg.Listeners {
-			clients += uint64(l.MaxConnections)
-		}
-		shown = "any number of clients (connections.max is 0)"
-	}
-	backends := uint64(0)
-	for name, u := range v.cfg.Upstreams {
-		backends += uint64(len(u.Servers)) * uint64(u.Pool.MaxConns) * uint64(max(1, len(v.tagsOf(name))))
-	}
-	need := clients + backends + uint64(len(v.cfg.Listeners)) + reservedDescriptors
+	need, shown := v.descriptorNeeds()
 	if need <= limit {
 		return
 	}
-	path := ""
-	if v.isSet("connections.max") {
-		path = "connections.max"
-	}
-	v.warn(path, "the process may open %d files (RLIMIT_NOFILE), but the limits allow %d: %s and %d connections to backends (servers × pool.max_conns × route tags)",
-		limit, need, shown, backends)
+	v.warn(v.firstSet("connections.max", "tunnels.max"), "the process may open %d files (RLIMIT_NOFILE), but the limits allow %d: %s", limit, need, shown)
 }
 
 // tagsOf returns the route tags under which an upstream is used.

@@ -29,6 +29,7 @@ func (v *validator) routes() (used map[string]bool) {
 		re := v.match(path, r)
 		v.action(path, r, upstreams)
 		v.changes(path, r, re)
+		v.tunnel(path+".tunnel", r)
 		if v.hasBroken(path) {
 			continue // what it would match is not known
 		}
@@ -168,6 +169,9 @@ func (v *validator) action(path string, r *Route, upstreams []string) {
 		if v.isSet(path+"."+key) && len(set) == 1 {
 			v.warn(path+"."+key, "has no effect on %s", set[0])
 		}
+	}
+	if len(set) == 1 && r.Tunnel != defaultOf[Tunnel]() {
+		v.warn(path+".tunnel", "has no effect on %s", set[0])
 	}
 }
 

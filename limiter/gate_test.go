@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,11 +17,14 @@ type entry struct {
 	done   atomic.Bool
 }
 
-// enter calls Enter in the background and returns when it has ended or waits.
-func enter(g *Gate, deadline time.Time) *entry {
+// enter calls Enter for a normal request in the background and returns when it has
+// ended or waits.
+func enter(g *Gate, deadline time.Time) *entry { return enterAs(g, Normal, deadline) }
+
+func enterAs(g *Gate, class Class, deadline time.Time) *entry {
 	e := &entry{}
 	go func() {
-		e.waited, e.ok = g.Enter(deadline)
+		e.waited, e.ok = g.Enter(class, deadline)
 		e.done.Store(true)
 	}()
 	synctest.Wait()
@@ -29,7 +33,7 @@ func enter(g *Gate, deadline time.Time) *entry {
 
 func mustEnter(t *testing.T, g *Gate) {
 	t.Helper()
-	if waited, ok := g.Enter(time.Time{}); !ok || waited != 0 {
+	if waited, ok := g.Enter(Normal, time.Time{}); !ok || waited != 0 {
 		t.Fatalf("Enter of a free gate = %s, %t", waited, ok)
 	}
 }
@@ -59,16 +63,19 @@ func wantWaiting(t *testing.T, step string, entries ...*entry) {
 	}
 }
 
+// wantStats compares the sums over all classes.
 func wantStats(t *testing.T, step string, g *Gate, want GateStats) {
 	t.Helper()
-	if got := g.Stats(); got != want {
+	got := g.Stats()
+	got.Classes = [numClasses]ClassStats{}
+	if got != want {
 		t.Fatalf("%s: %+v, want %+v", step, got, want)
 	}
 }
 
 func TestGateSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGate(2, 100*time.Millisecond)
+		g := NewGate(GateLimits{Max: 2, MaxWait: 100 * time.Millisecond})
 		var none time.Time
 
 		// 1. Free places are taken at once.
@@ -84,7 +91,7 @@ func TestGateSteps(t *testing.T) {
 		// 3. A place given back goes to the first in the queue, not to a newcomer.
 		g.Leave()
 		synctest.Wait()
-		if g.TryEnter() {
+		if g.TryEnter(Normal) {
 			t.Fatal("3: a newcomer overtook the queue")
 		}
 		wantEntry(t, "3", a, 10*time.Millisecond, true)
@@ -116,18 +123,18 @@ func TestGateSteps(t *testing.T) {
 
 func TestGateSetLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGate(1, time.Second)
+		g := NewGate(GateLimits{Max: 1, MaxWait: time.Second})
 		mustEnter(t, g)
 		queue := []*entry{enter(g, time.Time{}), enter(g, time.Time{}), enter(g, time.Time{})}
 		wantWaiting(t, "1", queue...)
 		// 2. New places go to waiters at once, in order.
-		g.SetLimits(3, time.Second, 0)
+		g.SetLimits(GateLimits{Max: 3, MaxWait: time.Second})
 		synctest.Wait()
 		wantEntry(t, "2", queue[0], 0, true)
 		wantEntry(t, "2", queue[1], 0, true)
 		wantWaiting(t, "2", queue[2])
 		// 3. Fewer places: holders stay, and what they give back is not handed on.
-		g.SetLimits(2, time.Second, 1)
+		g.SetLimits(GateLimits{Max: 2, MaxWait: time.Second, MaxQueue: 1})
 		g.Leave()
 		synctest.Wait()
 		wantWaiting(t, "3", queue[2])
@@ -139,7 +146,7 @@ func TestGateSetLimits(t *testing.T) {
 		synctest.Wait()
 		wantEntry(t, "5", queue[2], 0, true)
 		// 6. Without a wait, a full gate refuses at once.
-		g.SetLimits(2, 0, 0)
+		g.SetLimits(GateLimits{Max: 2})
 		wantEntry(t, "6", enter(g, time.Time{}), 0, false)
 		g.Leave()
 		g.Leave()
@@ -150,7 +157,7 @@ func TestGateSetLimits(t *testing.T) {
 // A waiter that gives up in the middle of the queue leaves the others in order.
 func TestGateOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGate(1, time.Second)
+		g := NewGate(GateLimits{Max: 1, MaxWait: time.Second})
 		mustEnter(t, g)
 		var mu sync.Mutex
 		var order []int
@@ -160,7 +167,7 @@ func TestGateOrder(t *testing.T) {
 				deadline = time.Now().Add(wait)
 			}
 			go func() {
-				if _, ok := g.Enter(deadline); ok {
+				if _, ok := g.Enter(Normal, deadline); ok {
 					mu.Lock()
 					order = append(order, i)
 					mu.Unlock()
@@ -182,16 +189,208 @@ func TestGateOrder(t *testing.T) {
 	})
 }
 
+// Whoever leaves, the highest class goes next, and within a class the first.
+func TestGateClasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(GateLimits{Max: 1, MaxWait: time.Second})
+		mustEnter(t, g)
+		var mu sync.Mutex
+		var order []string
+		for i, class := range []Class{Bulk, Normal, Bulk, Critical, Normal, Critical} {
+			go func() {
+				if _, ok := g.Enter(class, time.Time{}); ok {
+					mu.Lock()
+					order = append(order, class.String()+strconv.Itoa(i))
+					mu.Unlock()
+				}
+			}()
+			synctest.Wait()
+		}
+		for class, want := range []int{2, 2, 2} {
+			if got := g.Stats().Classes[class]; got != (ClassStats{Waiting: want, Waited: uint64(want)}) {
+				t.Errorf("%s: %+v, want %d waiting", Class(class), got, want)
+			}
+		}
+		for range 7 {
+			g.Leave()
+			synctest.Wait()
+		}
+		want := []string{"critical3", "critical5", "normal1", "normal4", "bulk0", "bulk2"}
+		if !slices.Equal(order, want) {
+			t.Errorf("admitted in the order %v, want %v", order, want)
+		}
+	})
+}
+
+func TestGateReserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var none time.Time
+		g := NewGate(GateLimits{Max: 3, MaxWait: time.Second, Reserved: 1})
+		// 1. The places that are not reserved are everyone's.
+		mustEnter(t, g)
+		wantEntry(t, "1", enterAs(g, Bulk, none), 0, true)
+		// 2. The reserved one is not theirs.
+		bulk := enterAs(g, Bulk, none)
+		normal := enterAs(g, Normal, none)
+		wantWaiting(t, "2", bulk, normal)
+		// 3. A critical request takes it past them, without a wait.
+		wantEntry(t, "3", enterAs(g, Critical, none), 0, true)
+		wantStats(t, "3", g, GateStats{InUse: 3, Max: 3, Reserved: 1, Waiting: 2, Waited: 2})
+		// 4. The next one waits, and goes first.
+		critical := enterAs(g, Critical, none)
+		wantWaiting(t, "4", critical)
+		g.Leave()
+		synctest.Wait()
+		wantEntry(t, "4", critical, 0, true)
+		// 5. A place given back is the reserved one while three are taken: nobody else gets it.
+		g.Leave()
+		synctest.Wait()
+		wantWaiting(t, "5", bulk, normal)
+		// 6. Then the others in their order.
+		g.Leave()
+		synctest.Wait()
+		wantEntry(t, "6", normal, 0, true)
+		wantWaiting(t, "6", bulk)
+		// 7. A reload that reserves less admits at once.
+		g.SetLimits(GateLimits{Max: 3, MaxWait: time.Second})
+		synctest.Wait()
+		wantEntry(t, "7", bulk, 0, true)
+		// 8. Whatever is reserved, one place is open to all.
+		for range 3 {
+			g.Leave()
+		}
+		g.SetLimits(GateLimits{Max: 2, Reserved: 9})
+		wantEntry(t, "8", enterAs(g, Bulk, none), 0, true)
+		wantEntry(t, "8", enterAs(g, Bulk, none), 0, false)
+		wantEntry(t, "8", enterAs(g, Critical, none), 0, true)
+		g.Leave()
+		g.Leave()
+		wantStats(t, "8", g, GateStats{Max: 2, Reserved: 1, Waited: 3, Rejected: 1})
+	})
+}
+
+// fill queues waiters of the classes given by their first letters, in that order.
+func fill(g *Gate, letters string) []*entry {
+	var entries []*entry
+	for _, letter := range letters {
+		class := map[rune]Class{'c': Critical, 'n': Normal, 'b': Bulk}[letter]
+		entries = append(entries, enterAs(g, class, time.Time{}))
+	}
+	return entries
+}
+
+// outcome writes a letter for each entry: what waits in lower case, "-" for what was
+// refused.
+func outcome(letters string, entries []*entry) string {
+	out := []byte(letters)
+	for i, e := range entries {
+		if e.done.Load() {
+			out[i] = '-'
+		}
+	}
+	return string(out)
+}
+
+func TestGateQueueShares(t *testing.T) {
+	f := func(maxQueue int, letters, want string) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			g := NewGate(GateLimits{Max: 1, MaxWait: time.Hour, MaxQueue: maxQueue})
+			mustEnter(t, g)
+			entries := fill(g, letters)
+			if got := outcome(letters, entries); got != want {
+				t.Errorf("queue of %d, %s arrive: %s, want %s", maxQueue, letters, got, want)
+			}
+			waiting := 0
+			for _, c := range g.Stats().Classes {
+				waiting += c.Waiting
+			}
+			if waiting > maxQueue || waiting != g.Stats().Waiting {
+				t.Errorf("queue of %d, %s: %d wait", maxQueue, letters, waiting)
+			}
+			g.SetLimits(GateLimits{Max: 64, MaxWait: time.Hour}) // lets all go
+		})
+	}
+	// Each class up to its share.
+	f(8, "bbbbb", "bbbb-")
+	f(8, "nnnnnnn", "nnnnnn-")
+	f(8, "ccccccccc", "cccccccc-")
+	f(8, "bbbbnn", "bbbbnn")
+	f(8, "nnnnnb", "nnnnnb")
+	f(8, "nnnnnbb", "nnnnnb-")
+	// A normal one takes the place of the youngest bulk one.
+	f(8, "bbbbnnn", "bbb-nnn")
+	f(8, "bbbbnnnnnnn", "----nnnnnn-")
+	// A critical one finds its quarter, then takes places: of bulk, then of normal, the youngest first.
+	f(8, "bbbbnncc", "bbbbnncc")
+	f(8, "bbbbnnccc", "bbb-nnccc")
+	f(8, "bbbbnncccccc", "----nncccccc")
+	f(8, "bbbbnnccccccc", "----n-ccccccc")
+	f(8, "bbbbnnccccccccc", "------cccccccc-")
+	// The smallest queues.
+	f(1, "bnc", "--c")
+	f(1, "cnb", "c--")
+	f(1, "nb", "n-")
+	f(2, "bbnnc", "--n-c") // bulk one place, bulk and normal two
+}
+
+// Displaced waiters are refused at once and counted; the places of others stay.
+func TestGateDisplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(GateLimits{Max: 1, MaxWait: time.Second, MaxQueue: 2})
+		mustEnter(t, g)
+		bulk := enterAs(g, Bulk, time.Time{})
+		first := enterAs(g, Critical, time.Time{})
+		tick(10 * time.Millisecond)
+		second := enterAs(g, Critical, time.Time{})
+		wantEntry(t, "displaced", bulk, 10*time.Millisecond, false)
+		wantWaiting(t, "critical", first, second)
+		want := [numClasses]ClassStats{
+			Critical: {Waiting: 2, Waited: 2},
+			Bulk:     {Waited: 1, Rejected: 1, Displaced: 1},
+		}
+		if got := g.Stats().Classes; got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		for range 3 {
+			g.Leave()
+			synctest.Wait()
+		}
+		wantEntry(t, "first", first, 10*time.Millisecond, true)
+		wantEntry(t, "second", second, 0, true)
+		if state := g.state.Load(); state != 0 {
+			t.Errorf("at the end the state is %#x", state)
+		}
+	})
+}
+
+func TestParseClass(t *testing.T) {
+	for class := range numClasses {
+		if got, ok := ParseClass(class.String()); got != class || !ok {
+			t.Errorf("%q: %v, %t", class, got, ok)
+		}
+	}
+	for _, word := range []string{"", "Critical", "unknown"} {
+		if got, ok := ParseClass(word); got != Normal || ok {
+			t.Errorf("%q: %v, %t; want normal, false", word, got, ok)
+		}
+	}
+	if got := numClasses.String(); got != "unknown" {
+		t.Errorf("class out of range is called %q", got)
+	}
+}
+
 func TestGateDefaultQueue(t *testing.T) {
 	f := func(places, want int) {
 		t.Helper()
-		if got := NewGate(places, 0).maxQueue; got != want {
+		if got := NewGate(GateLimits{Max: places}).maxQueue; got != want {
 			t.Errorf("queue of a gate with %d places is bounded by %d, want %d", places, got, want)
 		}
 	}
 	f(1, 1024)
-	f(128, 1024)
-	f(4096, 32768)
+	f(1024, 1024)
+	f(4096, 4096)
+	f(1<<30, 1<<20-1)
 }
 
 func TestGateBug(t *testing.T) {
@@ -204,27 +403,35 @@ func TestGateBug(t *testing.T) {
 		}()
 		do()
 	}
-	f("Leave without Enter", func() { NewGate(1, 0).Leave() })
-	f("no places", func() { NewGate(0, 0) })
+	f("Leave without Enter", func() { NewGate(GateLimits{Max: 1}).Leave() })
+	f("no places", func() { NewGate(GateLimits{}) })
+	f("less than nothing reserved", func() { NewGate(GateLimits{Max: 1, Reserved: -1}) })
 }
 
 func TestGateConcurrent(t *testing.T) {
-	const workers, rounds, places = 16, 500, 3
-	g := NewGate(places, time.Minute)
-	var inside, admitted atomic.Int64
+	const workers, rounds, places, reserved = 16, 500, 3, 1
+	g := NewGate(GateLimits{Max: places, MaxWait: time.Minute, MaxQueue: 12, Reserved: reserved})
+	var inside, others, admitted atomic.Int64
 	var wg sync.WaitGroup
 	for w := range workers {
+		class := Class(w % int(numClasses))
 		wg.Go(func() {
 			for i := range rounds {
 				deadline := time.Time{}
 				if w%4 == 0 { // some give up about when they are admitted
 					deadline = time.Now().Add(time.Duration(i%50) * time.Microsecond)
 				}
-				if _, ok := g.Enter(deadline); !ok {
+				if _, ok := g.Enter(class, deadline); !ok {
 					continue
 				}
 				if n := inside.Add(1); n > places {
 					t.Errorf("%d holders, at most %d may be", n, places)
+				}
+				if class != Critical {
+					if n := others.Add(1); n > places-reserved {
+						t.Errorf("%d holders that are not critical, at most %d may be", n, places-reserved)
+					}
+					others.Add(-1)
 				}
 				admitted.Add(1)
 				inside.Add(-1)
@@ -237,6 +444,9 @@ func TestGateConcurrent(t *testing.T) {
 	if s.InUse != 0 || s.Waiting != 0 {
 		t.Errorf("at the end: %+v", s)
 	}
+	if state := g.state.Load(); state != 0 {
+		t.Errorf("at the end the state is %#x", state)
+	}
 	if total := admitted.Load() + int64(s.Rejected); total != workers*rounds {
 		t.Errorf("%d admitted and %d rejected of %d", admitted.Load(), s.Rejected, workers*rounds)
 	}
@@ -247,7 +457,7 @@ func TestGateAllocs(t *testing.T) {
 		t.Log("allocations are not counted under the race detector")
 		return
 	}
-	g := NewGate(1, time.Microsecond)
+	g := NewGate(GateLimits{Max: 1, MaxWait: time.Microsecond})
 	f := func(what string, want bool, do func() bool) {
 		t.Helper()
 		allocs := testing.AllocsPerRun(100, func() {
@@ -259,29 +469,39 @@ func TestGateAllocs(t *testing.T) {
 			t.Errorf("%s: %v allocations, want none", what, allocs)
 		}
 	}
-	f("free gate", true, func() bool {
-		_, ok := g.Enter(time.Time{})
-		g.Leave()
-		return ok
-	})
+	for class := range numClasses {
+		f("free gate, "+class.String(), true, func() bool {
+			_, ok := g.Enter(class, time.Time{})
+			g.Leave()
+			return ok
+		})
+	}
 	mustEnter(t, g)
-	f("wait and refusal", false, func() bool {
-		_, ok := g.Enter(time.Time{})
-		return ok
-	})
+	for class := range numClasses {
+		f("wait and refusal, "+class.String(), false, func() bool {
+			_, ok := g.Enter(class, time.Time{})
+			return ok
+		})
+	}
 }
 
 func BenchmarkGate(b *testing.B) {
-	g := NewGate(1<<20, time.Second)
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if _, ok := g.Enter(time.Time{}); ok {
-				g.Leave()
+	f := func(class Class) {
+		b.Run(class.String(), func(b *testing.B) {
+			g := NewGate(GateLimits{Max: 1 << 20, MaxWait: time.Second, Reserved: 1 << 10})
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, ok := g.Enter(class, time.Time{}); ok {
+						g.Leave()
+					}
+				}
+			})
+			if s := g.Stats(); s.InUse != 0 {
+				b.Fatalf("%d holders at the end", s.InUse)
 			}
-		}
-	})
-	if s := g.Stats(); s.InUse != 0 {
-		b.Fatalf("%d holders at the end", s.InUse)
+		})
 	}
+	f(Critical)
+	f(Normal)
 }

@@ -22,10 +22,10 @@ func compileRedirect(_ *builder, r *config.Route, rt *route) (action, error) {
 func (a *redirectAction) kind() string { return "redirect" }
 
 func (a *redirectAction) serve(x *Exchange) {
-	loc := append(x.c.scratch[:0], "Location: "...)
+	loc := append(x.scratch[:0], "Location: "...)
 	loc = a.location.append(loc, x)
 	loc = append(loc, "\r\n"...)
-	x.c.scratch = loc
+	x.scratch = loc
 	x.reply(a.status, "", loc, nil)
 	x.ended = reason.LocalResponse
 }

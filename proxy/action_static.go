@@ -24,8 +24,8 @@ func compileStatic(_ *builder, r *config.Route, rt *route) (action, error) {
 func (a *staticAction) kind() string { return "static_response" }
 
 func (a *staticAction) serve(x *Exchange) {
-	body := a.body.append(x.c.scratch[:0], x)
-	x.c.scratch = body
+	body := a.body.append(x.scratch[:0], x)
+	x.scratch = body
 	x.reply(a.status, a.contentType, nil, body)
 	x.ended = reason.LocalResponse
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"tickgate/internal/admin"
-	"tickgate/internal/meter"
 )
 
 // Admin is the gateway as the admin endpoint sees it; it implements admin.Gateway.
@@ -119,50 +118,71 @@ func (a Admin) Upstreams() any {
 	return out
 }
 
-// connStatus is a connection in the admin API.
-type connStatus struct {
-	ID       uint64  `json:"id"`
-	Listener string  `json:"listener"`
-	Peer     string  `json:"peer"`
-	State    string  `json:"state"`
-	Age      float64 `json:"age_seconds"`
+// drainStatus is the drain of the process in the admin API.
+type drainStatus struct {
+	Draining    bool                 `json:"draining"`
+	Phase       string               `json:"phase,omitempty"` // grace, closing, cut or done
+	Elapsed     float64              `json:"elapsed_seconds,omitempty"`
+	TimeLeft    float64              `json:"time_left_seconds,omitempty"`
+	Connections int                  `json:"connections"`
+	Tunnels     *tunnelDrain         `json:"tunnels,omitempty"`
+	Backends    []backendDrainStatus `json:"backends"`
 }
 
-// Connections implements admin.Gateway: the oldest first.
-func (a Admin) Connections(f admin.ConnFilter) any {
-	all := a.connections()
-	slices.SortFunc(all, func(x, y *clientConn) int { return cmp.Compare(x.id, y.id) })
-	out := []connStatus{}
-	for _, c := range all {
-		if len(out) == f.Limit {
-			break
+// tunnelDrain counts tunnels that a drain closes.
+type tunnelDrain struct {
+	Total int `json:"total"`
+	Left  int `json:"left"`
+}
+
+// backendDrainStatus is the drain of one backend's tunnels.
+type backendDrainStatus struct {
+	Upstream string `json:"upstream"`
+	Backend  string `json:"backend"`
+	tunnelDrain
+}
+
+// DrainStatus implements admin.Gateway.
+func (a Admin) DrainStatus() any {
+	st := drainStatus{Draining: a.draining.Load(), Connections: a.conns.Open(), Backends: []backendDrainStatus{}}
+	if p := a.progress.Load(); p != nil {
+		st.Phase = *p.phase.Load()
+		st.Elapsed = time.Since(p.began).Seconds()
+		st.TimeLeft = max(0, time.Until(p.deadline).Seconds())
+		if d := p.tunnels.Load(); d != nil {
+			st.Tunnels = &tunnelDrain{d.Total(), d.Left()}
 		}
-		state := meter.ConnState(c.state.Load()).String()
-		if f.Listener != "" && f.Listener != c.ln.name || f.State != "" && f.State != state ||
-			f.Peer.IsValid() && !f.Peer.Contains(c.peer.Addr()) {
-			continue
-		}
-		peer := string(c.addrText)
-		if c.peer.IsValid() {
-			peer = c.peer.String()
-		}
-		out = append(out, connStatus{c.id, c.ln.name, peer, state, time.Since(c.since).Seconds()})
 	}
-	return out
+	a.reloadMu.Lock()
+	defer a.reloadMu.Unlock()
+	for b, d := range a.backends {
+		st.Backends = append(st.Backends, backendDrainStatus{b.Upstream(), b.Label(), tunnelDrain{d.Total(), d.Left()}})
+	}
+	slices.SortFunc(st.Backends, func(x, y backendDrainStatus) int {
+		return cmp.Or(cmp.Compare(x.Upstream, y.Upstream), cmp.Compare(x.Backend, y.Backend))
+	})
+	return st
 }
 
 // Reload implements admin.Gateway.
 func (a Admin) Reload() error { return a.ReloadFile() }
 
 // Drain implements admin.Gateway.
-func (a Admin) Drain(name, addr string, drain bool) error {
-	set := a.snap.Load().sets[name]
+func (a Admin) Drain(name, addr string, drain bool, window time.Duration) error {
+	a.reloadMu.Lock()
+	defer a.reloadMu.Unlock()
+	snap := a.snap.Load()
+	set := snap.sets[name]
 	if set == nil {
 		return fmt.Errorf("%w: no upstream %q", admin.ErrNotFound, name)
 	}
 	if !set.SetDrain(addr, drain) {
 		return fmt.Errorf("%w: upstream %q has no backend %q", admin.ErrNotFound, name, addr)
 	}
+	if window == admin.ConfiguredWindow {
+		window = snap.cfg.Drain.Window
+	}
 	a.log.Info().Str("upstream", name).Str("backend", addr).Bool("drain", drain).Msg("backend drain changed")
+	a.drainBackendsLocked(snap, window)
 	return nil
 }

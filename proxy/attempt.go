@@ -47,11 +47,17 @@ func backendConnOf(nc net.Conn) backendConn {
 	case *sock.Conn:
 		return backendConn{rw: c, sk: c}
 	case *tls.Conn:
-		sk := c.NetConn().(*sock.Conn)
+		sk := c.NetConn().(*sock.Seat).Conn.(*sock.Conn)
 		sk.UnderTLS()
 		return backendConn{rw: c, sk: sk, tls: true}
 	}
 	panic("BUG: backend connection of an unknown type")
+}
+
+// secured returns the TLS connection and the seat below it.
+func (be *backendConn) secured() (*tls.Conn, *sock.Seat) {
+	c := be.rw.(*tls.Conn)
+	return c, c.NetConn().(*sock.Seat)
 }
 
 // dirty reports whether a pooled connection was closed or holds bytes that nobody

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -10,39 +9,45 @@ import (
 	"sync/atomic"
 	"time"
 
-	"tickgate/internal/accesslog"
 	"tickgate/internal/meter"
 	"tickgate/internal/reason"
 	"tickgate/internal/sock"
+	"tickgate/proxy/park"
 )
 
-// clientConn is a client's connection: it reads heads and serves one exchange after
-// the other, on one goroutine.
+// clientConn is a client's connection while it is hot: a worker reads heads from it
+// and serves one exchange after the other. It exists from the moment that a worker gets
+// the connection until it parks (waiting.go), becomes a tunnel (tunnels.go) or ends.
 type clientConn struct {
-	// Static after accept.
+	// Static while it is hot.
 	gw       *Gateway
 	ln       *listener
 	sk       *sock.Conn
-	rw       net.Conn // sk, or tls over it
-	tls      *tls.Conn
+	rw       net.Conn   // sk, or tls over it
+	tls      *tls.Conn  // over seat
+	seat     *sock.Seat // occupied by sk
 	id       uint64
 	peer     netip.AddrPort
-	addrText []byte
+	addrText []byte // in x
 	since    time.Time
+	from     park.Conn // as it was handed out, if it was parked
 
-	// Owned by the connection's goroutine (body.go says when a pump reads in).
+	// Owned by the worker (body.go says when a pump reads in).
 	in       []byte // in[r:w] is received and unread
-	first    []byte // what in is unless more is needed; pooled
+	first    []byte // what in is unless more is needed
+	buffer   *[]byte
 	r, w     int
-	x        Exchange
+	readErr  error // of the last fill
+	x        *Exchange
 	requests int
-	scratch  []byte
-	allow    []string // for a 405
-	facts    tlsFacts
-	record   accesslog.Record
-	lookup   func(name []byte) []byte // x.req.GetName, made once
-	hostBuf  [256]byte
+	begun    time.Duration // when the first bytes of the head came, as far as known; 0 is now
+	idleBy   time.Duration // when the wait for a request ends
+	queued   time.Duration // the wait for a worker, not yet told to a request
+	fate     fate
 	end      reason.Reason
+	tunnel   *tunnelHandoff
+
+	facts tlsFacts
 
 	// Shared with the sweep, the admin API and drain.
 	state  atomic.Uint32
@@ -50,10 +55,20 @@ type clientConn struct {
 
 	mu        sync.Mutex // guards what follows; never held over I/O
 	backend   *sock.Conn // the attempt that PeerGone cancels
-	tunnelled *sock.Conn // the other end of a tunnel, which only kill interrupts
+	tunnelled *sock.Conn // the other end of a tunnel with goroutines, which only kill interrupts
 	gone      bool
+	left      bool // parked or relayed: no longer this object's connection
 	killedBy  reason.Reason
 }
+
+// fate is what becomes of a connection when its worker leaves it.
+type fate uint8
+
+const (
+	fateClose fate = iota
+	fatePark       // it waits without a worker
+	fateRelay      // it is a tunnel
+)
 
 // tlsFacts describe the client's TLS session for logs and headers.
 type tlsFacts struct{ version, cipher, serverName string }
@@ -62,24 +77,31 @@ const firstBuffer = 4 << 10
 
 var inPool = sync.Pool{New: func() any { b := make([]byte, firstBuffer); return &b }}
 
-// run serves the connection until it ends.
+// run serves the connection until it ends, parks or becomes a tunnel.
 func (c *clientConn) run() {
-	defer c.close()
+	defer c.leave()
 	defer c.rescue()
-	if c.tls != nil && !c.handshake() {
+	if c.tls != nil && c.from.Phase == park.Fresh && !c.handshake() {
 		return
 	}
-	c.setState(meter.Idle)
-	buf := inPool.Get().(*[]byte)
-	defer inPool.Put(buf)
-	c.first, c.in = *buf, *buf
-	c.x.c, c.lookup = c, c.x.req.GetName
+	c.bind()
+	c.recall()
 	for c.readHead() {
 		c.x.serve()
 		if !c.next() {
 			return
 		}
 	}
+}
+
+// recall takes up the part of a head that came before the connection parked.
+func (c *clientConn) recall() {
+	rest := c.from.Rest
+	if len(rest) > len(c.in) {
+		c.in = make([]byte, 2*len(rest))
+	}
+	c.w = copy(c.in, rest)
+	c.from.Rest = nil
 }
 
 // readHead reads until a whole request head stands in c.in. The bytes of the
@@ -92,9 +114,6 @@ func (c *clientConn) readHead() bool {
 	}
 	c.activate()
 	snap := c.gw.snap.Load() // not before the wait, which may be long
-	if c.requests > 0 {
-		c.sk.ArmRead(snap.cfg.Timeouts.Head) // await did so for the first request
-	}
 	for {
 		n, err := c.x.req.Parse(c.in[c.r:c.w], &snap.reqLimits)
 		if err != nil {
@@ -103,29 +122,31 @@ func (c *clientConn) readHead() bool {
 		}
 		if n > 0 {
 			c.r += n
+			c.begun = 0
 			if c.sk.Disarm().Has(sock.ReadExpired) {
 				c.resume(sock.ReadExpired) // the head was whole as its time ended
 			}
 			c.x.begin(snap, time.Now())
 			return true
 		}
-		if !c.fill() {
-			return c.headCut(snap)
+		if !c.readMore(snap) {
+			return false
 		}
 	}
 }
 
-// await waits for the first byte of a request.
+// await waits for the first byte of a request: for a while here, then parked.
 func (c *clientConn) await() bool {
 	c.x.forget()
-	c.shrink()
-	timeouts := &c.gw.snap.Load().cfg.Timeouts
-	if c.requests == 0 {
-		c.sk.ArmRead(timeouts.Head)
-	} else {
-		c.sk.ArmRead(timeouts.Idle)
+	if !c.sk.Held() {
+		c.x.shrink() // what is still held to be sent stays: the next request overwrites it
 	}
-	if c.fill() {
+	now := c.gw.now()
+	if c.idleBy == 0 {
+		c.idleBy = c.gw.deadline(c.idleLimit())
+	}
+	if c.waitForBytes(min(c.patience(), c.idleBy-now)) {
+		c.idleBy = 0
 		c.activate()
 		// A tls.Conn may have held the request, so that nothing was read below it.
 		return !c.sk.Held() || c.sk.Flush() == nil || c.unsent()
@@ -139,10 +160,70 @@ func (c *clientConn) await() bool {
 		return c.lastWord()
 	case cause.Has(sock.WriteExpired):
 		return c.unsent()
+	case c.mayPark(cause) && c.gw.now() < c.idleBy:
+		c.fate = fatePark
 	case cause.Has(sock.ReadExpired):
 		c.end = reason.IdleTimeout
 	case c.end == reason.OK:
 		c.end = reason.ClientClosed
+	}
+	return false
+}
+
+// idleLimit is how long the connection may stay without a request; the first one has
+// to come as soon as a head has to be whole.
+func (c *clientConn) idleLimit() time.Duration {
+	timeouts := &c.gw.snap.Load().cfg.Timeouts
+	if c.requests == 0 {
+		return timeouts.Head
+	}
+	return timeouts.Idle
+}
+
+// waitForBytes fills once, waiting at most d; 0 does not wait.
+func (c *clientConn) waitForBytes(d time.Duration) bool {
+	if d <= 0 {
+		c.sk.NoWait(true)
+		ok := c.fill()
+		c.sk.NoWait(false)
+		return ok
+	}
+	c.sk.ArmRead(d)
+	c.sk.Yield(true)
+	ok := c.fill()
+	c.sk.Yield(false)
+	return ok
+}
+
+// readMore reads more of a head that is not whole. A slow client waits for the rest
+// parked, but its time goes on from the first byte.
+func (c *clientConn) readMore(snap *Snapshot) bool {
+	now := c.gw.now()
+	if c.begun == 0 {
+		c.begun = now
+	}
+	c.resume(sock.ReadExpired) // of the wait before, if it passed as these bytes came
+	left := snap.cfg.Timeouts.Head - (now - c.begun)
+	if left <= 0 {
+		return c.headLate(snap)
+	}
+	wait := left
+	if c.gw.lot != nil {
+		wait = min(left, c.headPatience())
+	}
+	if c.waitForBytes(wait) {
+		return true
+	}
+	cause := c.sk.Interrupted()
+	switch {
+	case c.killed() != reason.OK:
+		c.end = c.killed()
+	case wait < left && c.mayPark(cause):
+		c.fate = fatePark
+	case cause.Has(sock.ReadExpired):
+		return c.headLate(snap)
+	case c.w > c.r:
+		c.end = reason.ClientGone
 	}
 	return false
 }
@@ -160,7 +241,7 @@ func (c *clientConn) lastWord() bool {
 // activate marks the connection as busy, unless it is. The lock keeps a drain from
 // taking it for idle from here on.
 func (c *clientConn) activate() {
-	if c.state.Load() != uint32(meter.Idle) {
+	if c.state.Load() == uint32(meter.Active) {
 		return
 	}
 	c.mu.Lock()
@@ -181,15 +262,12 @@ func (c *clientConn) resume(what sock.Cause) {
 	}
 }
 
-// firstRequest is how long a drain leaves a new connection to send its first request.
-const firstRequest = time.Second
-
 // closeIfIdle tells an idle connection to close.
 func (c *clientConn) closeIfIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.served.Load() && time.Since(c.since) < firstRequest {
-		return // its request is probably on the way
+	if c.left || !c.served.Load() && time.Since(c.since) < firstRequest {
+		return // parked, or its request is probably on the way
 	}
 	if c.state.Load() == uint32(meter.Idle) {
 		c.sk.Interrupt(sock.Cancelled)
@@ -203,17 +281,11 @@ func (c *clientConn) killed() reason.Reason {
 	return c.killedBy
 }
 
-// headCut ends a connection whose request head did not become whole.
-func (c *clientConn) headCut(snap *Snapshot) bool {
-	if c.sk.Interrupted().Has(sock.ReadExpired) {
-		c.resume(sock.ReadExpired)
-		c.x.req.Abandon(c.in[c.r:c.w])
-		c.refuse(snap, reason.HeadTimeout)
-		return false
-	}
-	if c.w > c.r {
-		c.end = reason.ClientGone
-	}
+// headLate ends a connection whose request head did not become whole in time.
+func (c *clientConn) headLate(snap *Snapshot) bool {
+	c.resume(sock.ReadExpired)
+	c.x.req.Abandon(c.in[c.r:c.w])
+	c.refuse(snap, reason.HeadTimeout)
 	return false
 }
 
@@ -237,7 +309,8 @@ func (c *clientConn) fill() bool {
 		c.r = 0
 		c.in = grown
 	}
-	n, _ := c.rw.Read(c.in[c.w:]) // an error that comes with bytes comes again
+	var n int
+	n, c.readErr = c.rw.Read(c.in[c.w:]) // an error that comes with bytes comes again
 	c.w += n
 	return n > 0
 }
@@ -252,24 +325,6 @@ func (c *clientConn) compact() {
 	c.r, c.w = 0, copy(c.in, rest)
 }
 
-// keepBytes is the most that a buffer of an idle connection may hold; a larger one
-// goes back to the heap.
-const keepBytes = 4 << 10
-
-// shrink lets go of what large messages left, before the connection idles. What is
-// still held to be sent stays: the next request overwrites it.
-func (c *clientConn) shrink() {
-	if !c.sk.Held() {
-		c.x.releaseOut()
-	}
-	if cap(c.scratch) > keepBytes {
-		c.scratch = nil
-	}
-	if cap(c.x.body.prefix) > keepBytes {
-		c.x.body.prefix = nil
-	}
-}
-
 // unread puts bytes that belong to the next request back.
 func (c *clientConn) unread(p []byte) {
 	if len(p) == 0 {
@@ -282,11 +337,14 @@ func (c *clientConn) unread(p []byte) {
 // next reports whether another request may follow.
 func (c *clientConn) next() bool {
 	c.requests++
+	if c.fate == fateRelay {
+		return false
+	}
 	if !c.x.keepAlive {
 		if c.end == reason.OK {
 			c.end = reason.ClientClosed
 		}
-		if c.state.Load() != uint32(meter.Upgraded) {
+		if c.state.Load() != uint32(meter.Relayed) {
 			_ = c.sk.Flush()
 			c.lingerClose()
 		}
@@ -391,7 +449,7 @@ func (c *clientConn) PeerGone() {
 func (c *clientConn) rescue() {
 	if p := recover(); p != nil {
 		c.gw.logBug(p, "serving a connection")
-		c.end = reason.Internal
+		c.end, c.fate = reason.Internal, fateClose
 		_ = c.sk.Reset()
 	}
 }
@@ -408,10 +466,14 @@ func (c *clientConn) setState(s meter.ConnState) {
 	}
 }
 
-// kill ends the connection from another goroutine.
-func (c *clientConn) kill(r reason.Reason) {
+// kill ends the connection from another goroutine. It reports false if the connection
+// has left for the lot or the relay.
+func (c *clientConn) kill(r reason.Reason) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.left {
+		return false
+	}
 	c.gone, c.killedBy = true, r
 	c.sk.Interrupt(sock.Cancelled)
 	if c.backend != nil {
@@ -420,6 +482,7 @@ func (c *clientConn) kill(r reason.Reason) {
 	if c.tunnelled != nil {
 		c.tunnelled.Interrupt(sock.Cancelled)
 	}
+	return true
 }
 
 // joinTunnel makes sk the other end of a tunnel, nil when it has ended.
@@ -432,29 +495,19 @@ func (c *clientConn) joinTunnel(sk *sock.Conn) {
 	}
 }
 
-// close gives everything back.
-func (c *clientConn) close() {
-	_ = c.rw.Close()
-	_ = c.sk.Close()
-	c.end = orReason(c.killed(), c.end)
+// leave ends the worker's part: the connection parks, goes to the relay, or is closed
+// and everything given back.
+func (c *clientConn) leave() {
+	switch {
+	case c.fate == fatePark && c.park(), c.fate == fateRelay && c.relay():
+		c.unbind()
+	default:
+		_ = c.rw.Close()
+		_ = c.sk.Close()
+		c.unbind()
+		c.gw.ended(c.ln, c.peer, meter.ConnState(c.state.Load()), orReason(c.killed(), c.end))
+	}
 	c.gw.forget(c)
-}
-
-// lowerHost returns host in lower case and without its port, for matching.
-func (c *clientConn) lowerHost(host []byte) []byte {
-	if len(host) > len(c.hostBuf) {
-		return host
-	}
-	h := c.hostBuf[:copy(c.hostBuf[:], host)]
-	for i, b := range h {
-		if b >= 'A' && b <= 'Z' {
-			h[i] = b + 'a' - 'A'
-		}
-	}
-	if i := bytes.LastIndexByte(h, ':'); i >= 0 && bytes.IndexByte(h[i:], ']') < 0 {
-		h = h[:i]
-	}
-	return bytes.TrimSuffix(h, dot)
 }
 
 // asReason returns the reason in err, or other.

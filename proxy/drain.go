@@ -2,47 +2,100 @@ package proxy
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"tickgate/internal/reason"
+	"tickgate/proxy/park"
+	"tickgate/proxy/relay"
+	"tickgate/proxy/upstream"
+)
+
+// drainProgress is how far the drain of the process has come.
+type drainProgress struct {
+	began    time.Time
+	deadline time.Time
+	phase    atomic.Pointer[string]
+	tunnels  atomic.Pointer[relay.Draining] // nil before their turn
+}
+
+// The phases of a drain, as the admin API words them.
+var (
+	phaseGrace   = "grace"   // readiness fails, everything is served
+	phaseClosing = "closing" // listeners are closed, connections end
+	phaseCut     = "cut"     // time is over
+	phaseDone    = "done"
 )
 
 // Drain ends the gateway without losing a request: readiness fails, after
-// drain.grace the listeners close, idle connections close, and requests in flight
-// finish, for drain.timeout at most or until ctx ends. It returns the number of
-// connections that had to be cut.
+// drain.grace the listeners close, idle connections close, tunnels close spread over
+// drain.window, and requests in flight finish, for drain.timeout at most or until ctx ends.
+// It returns the number of connections that had to be cut.
 func (g *Gateway) Drain(ctx context.Context) (cut int) {
 	cfg := g.CurrentConfig().Drain
+	p := &drainProgress{began: time.Now(), deadline: time.Now().Add(cfg.Grace + cfg.Timeout)}
+	p.phase.Store(&phaseGrace)
+	g.progress.Store(p)
 	g.draining.Store(true)
-	g.log.Info().Dur("grace", cfg.Grace).Dur("timeout", cfg.Timeout).Int("connections", len(g.connections())).Msg("draining")
+	g.log.Info().Dur("grace", cfg.Grace).Dur("timeout", cfg.Timeout).Dur("window", cfg.Window).
+		Int("connections", g.conns.Open()).Int("tunnels", g.tunnelCaps.Open()).Msg("draining")
 	wait(ctx, cfg.Grace)
+	p.phase.Store(&phaseClosing)
 	g.closeListeners()
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
-	g.awaitIdle(ctx)
-	rest := g.connections()
-	for _, c := range rest {
-		c.kill(reason.ShutDown)
+	if g.tunnels != nil {
+		p.tunnels.Store(g.tunnels.Drain(relay.DrainOptions{
+			Window: min(cfg.Window, cfg.Timeout), HardCap: cfg.Timeout, Code: uint16(cfg.CloseCode), Reason: reason.Draining, Sticky: true,
+		}))
 	}
+	g.awaitEnds(ctx)
+	p.phase.Store(&phaseCut)
+	cut = g.conns.Open()
+	g.cut()
 	g.stop()
-	g.log.Info().Int("cut", len(rest)).Msg("drained")
-	return len(rest)
+	p.phase.Store(&phaseDone)
+	g.log.Info().Int("cut", cut).Dur("took", time.Since(p.began)).Msg("drained")
+	return cut
 }
 
-// drainRound is how often connections that became idle meanwhile are looked for.
-const drainRound = 20 * time.Millisecond
+const (
+	// drainRound is how often connections that became idle meanwhile are looked for.
+	drainRound = 20 * time.Millisecond
+	// drainReport is how often the log hears of a drain that takes long.
+	drainReport = 2 * time.Second
+)
 
-// awaitIdle closes connections as they become idle until none is left.
-func (g *Gateway) awaitIdle(ctx context.Context) {
-	for ctx.Err() == nil {
-		open := g.connections()
-		if len(open) == 0 {
-			return
-		}
-		for _, c := range open {
+// awaitEnds closes connections as they become idle until none is left.
+func (g *Gateway) awaitEnds(ctx context.Context) {
+	for report := time.Now().Add(drainReport); ctx.Err() == nil && g.conns.Open() > 0; wait(ctx, drainRound) {
+		for _, c := range g.connections() {
 			c.closeIfIdle()
 		}
-		wait(ctx, drainRound)
+		if g.lot != nil {
+			g.lot.Evict(mayClose)
+		}
+		if now := time.Now(); now.After(report) {
+			report = now.Add(drainReport)
+			g.log.Info().Int("connections", g.conns.Open()).Int("tunnels", g.tunnelCaps.Open()).Msg("still draining")
+		}
+	}
+}
+
+// mayClose reports whether a parked connection can be closed without losing a request:
+// no part of one is here, nor probably on the way.
+func mayClose(i *park.Info) bool {
+	return i.Phase != park.Head && (i.Served > 0 || time.Since(time.Unix(0, i.Since)) >= firstRequest)
+}
+
+// cut ends what is open.
+func (g *Gateway) cut() {
+	g.stopping.Store(true)
+	for _, c := range g.connections() {
+		c.kill(reason.ShutDown)
+	}
+	if g.lot != nil {
+		g.lot.Evict(func(*park.Info) bool { return true })
 	}
 }
 
@@ -62,9 +115,7 @@ func wait(ctx context.Context, d time.Duration) {
 func (g *Gateway) Stop() {
 	g.draining.Store(true)
 	g.closeListeners()
-	for _, c := range g.connections() {
-		c.kill(reason.ShutDown)
-	}
+	g.cut()
 	g.stop()
 }
 
@@ -76,8 +127,59 @@ func (g *Gateway) stop() {
 		return
 	}
 	g.stopped = true
+	close(g.quit)
+	if g.loops != nil {
+		g.loops.Close()
+	}
+	g.releaseProcess()
+	g.workers.stop()
+	g.handshakers.stop()
 	g.registry.Close()
 	if a := g.access.Load(); a != nil {
 		_ = a.Close()
 	}
+}
+
+// backendDrains are the drains of tunnels of single backends. Guarded by Gateway.reloadMu.
+type backendDrains map[*upstream.Backend]*relay.Draining
+
+// drainBackendsLocked closes the tunnels to backends that are drained or gone, in the pacing
+// of the window, and stops doing so for backends that are back.
+func (g *Gateway) drainBackendsLocked(snap *Snapshot, window time.Duration) {
+	if g.tunnels == nil {
+		return
+	}
+	drained := func(name string, b *upstream.Backend) bool {
+		set := snap.sets[name]
+		return set == nil || set.Drains(b)
+	}
+	for b, d := range g.backends {
+		if !drained(b.Upstream(), b) || b.Tunnels() == 0 {
+			d.Cancel()
+			delete(g.backends, b)
+		}
+	}
+	for _, owner := range g.owners.list() {
+		b := owner.backend
+		if g.backends[b] != nil || !drained(owner.labels.Upstream, b) {
+			continue
+		}
+		name, label := owner.labels.Upstream, owner.labels.Backend
+		g.backends[b] = g.tunnels.Drain(relay.DrainOptions{
+			Match:  func(l *relay.Labels) bool { return l.Upstream == name && l.Backend == label },
+			Window: window, Code: uint16(snap.cfg.Drain.CloseCode), Reason: reason.Draining, Sticky: true,
+		})
+		g.log.Info().Str("upstream", name).Str("backend", label).Int64("tunnels", b.Tunnels()).Dur("window", window).Msg("draining the tunnels of a backend")
+	}
+}
+
+// list returns the owners of open tunnels.
+func (o *tunnelOwners) list() []*tunnelOwner {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := make([]*tunnelOwner, 0, len(o.all))
+	for _, owner := range o.all {
+		out = append(out, owner)
+	}
+	return out
 }

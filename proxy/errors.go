@@ -10,6 +10,7 @@ import (
 )
 
 const (
+	debugLevel = zerolog.DebugLevel
 	infoLevel  = zerolog.InfoLevel
 	warnLevel  = zerolog.WarnLevel
 	errorLevel = zerolog.ErrorLevel

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"tickgate/config"
+	"tickgate/internal/accesslog"
 	"tickgate/internal/h1"
 	"tickgate/internal/meter"
 	"tickgate/internal/reason"
@@ -60,6 +62,81 @@ type Exchange struct {
 	rb        responseBuffer
 	chunks    h1.Chunked // of a chunked response
 	enc       *encoder
+
+	// Room that is used again.
+	scratch  []byte
+	allow    []string // for a 405
+	record   accesslog.Record
+	lookup   func(name []byte) []byte // req.GetName, made once
+	hostBuf  [256]byte
+	addrText [64]byte // the client's address as text
+
+	tunnelFor tunnelRequest // what an upgrade holds
+}
+
+// exchangePool holds Exchanges of connections that are parked or closed.
+var exchangePool = sync.Pool{New: func() any {
+	x := new(Exchange)
+	x.lookup = x.req.GetName
+	return x
+}}
+
+// bind makes x serve c.
+func (c *clientConn) bind() {
+	x := exchangePool.Get().(*Exchange)
+	x.c, c.x = c, x
+	c.addrText = append(x.addrText[:0], "unix:"...)
+	if c.peer.IsValid() {
+		c.addrText = c.peer.Addr().AppendTo(x.addrText[:0])
+	}
+	c.buffer = inPool.Get().(*[]byte)
+	c.first, c.in, c.r, c.w = *c.buffer, *c.buffer, 0, 0
+}
+
+// unbind gives back what a connection without a goroutine does not need.
+func (c *clientConn) unbind() {
+	x := c.x
+	if x == nil {
+		return
+	}
+	x.forget()
+	x.shrink()
+	x.c, c.x = nil, nil
+	exchangePool.Put(x)
+	inPool.Put(c.buffer)
+	c.buffer, c.first, c.in, c.r, c.w = nil, nil, nil, 0, 0
+}
+
+// keepBytes is the most that a buffer may hold while its connection idles; a larger
+// one goes back to the heap.
+const keepBytes = 4 << 10
+
+// shrink lets go of what large messages left.
+func (x *Exchange) shrink() {
+	x.releaseOut()
+	if cap(x.scratch) > keepBytes {
+		x.scratch = nil
+	}
+	if cap(x.body.prefix) > keepBytes {
+		x.body.prefix = nil
+	}
+}
+
+// lowerHost returns host in lower case and without its port, for matching.
+func (x *Exchange) lowerHost(host []byte) []byte {
+	if len(host) > len(x.hostBuf) {
+		return host
+	}
+	h := x.hostBuf[:copy(x.hostBuf[:], host)]
+	for i, b := range h {
+		if b >= 'A' && b <= 'Z' {
+			h[i] = b + 'a' - 'A'
+		}
+	}
+	if i := bytes.LastIndexByte(h, ':'); i >= 0 && bytes.IndexByte(h[i:], ']') < 0 {
+		h = h[:i]
+	}
+	return bytes.TrimSuffix(h, dot)
 }
 
 // begin makes x ready for the request whose head was just read.

@@ -21,7 +21,11 @@ func (x *Exchange) finish() {
 	if x.upgraded {
 		phases = nil // a tunnel's lifetime is no latency
 	}
+	x.releaseTunnel()
 	x.rt.metrics.Done(x.status, x.ended, phases, x.body.received, x.bodyBytes)
+	if x.c.fate == fateRelay {
+		return // its line is written when it ends
+	}
 	if x.rt.accessLog && x.c.gw.access.Load() != nil {
 		x.logAccess(now)
 	}
@@ -31,7 +35,7 @@ func (x *Exchange) finish() {
 }
 
 func (x *Exchange) logAccess(now time.Time) {
-	rec := &x.c.record
+	rec := &x.record
 	*rec = accesslog.Record{
 		Time: now, Duration: now.Sub(x.start), UpstreamDuration: x.upstreamTime, ClientAddr: x.logAddr(),
 		Status: x.status, BytesSent: x.bodyBytes, BytesReceived: x.body.received,
@@ -44,7 +48,7 @@ func (x *Exchange) logAccess(now time.Time) {
 		rec.Method, rec.Host, rec.Path, rec.Query = x.req.Method(), x.req.Host(), x.req.Path(), x.req.Query()
 		rec.Target, rec.Proto = x.req.Target(), proto[x.req.Minor&1]
 		rec.Referer, rec.UserAgent = x.req.Get(h1.Referer), x.req.Get(h1.UserAgent)
-		rec.RequestID, rec.Header = x.id(), x.c.lookup
+		rec.RequestID, rec.Header = x.id(), x.lookup
 	}
 	x.c.gw.access.Load().Log(rec)
 }

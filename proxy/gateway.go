@@ -11,9 +11,14 @@ import (
 	"tickgate/config"
 	"tickgate/internal/accesslog"
 	"tickgate/internal/errlog"
+	"tickgate/internal/gctune"
 	"tickgate/internal/meter"
 	"tickgate/internal/sock"
+	"tickgate/internal/watchdog"
 	"tickgate/limiter"
+	"tickgate/proxy/park"
+	"tickgate/proxy/reactor"
+	"tickgate/proxy/relay"
 	"tickgate/proxy/upstream"
 	"tickgate/tlsterm"
 )
@@ -27,8 +32,23 @@ type Gateway struct {
 	sweeper  *sock.Sweeper
 	registry *upstream.Registry
 	conns    *limiter.Conns
-	workers  *limiter.Gate
+	gate     *limiter.Gate // admits requests to be served
 	version  string
+
+	// Connections without a worker, and who serves them when they wake. Where there is no
+	// reactor, loops, lot and tunnels are nil: every connection keeps a goroutine.
+	loops       *reactor.Group
+	lot         *park.Lot
+	tunnels     *relay.Relay
+	tunnelCaps  *limiter.Tunnels
+	owners      tunnelOwners
+	workers     *crew
+	handshakers *crew
+	byIndex     listenerTable
+	quit        chan struct{} // closed by stop
+
+	tuner    *gctune.Tuner // these two are nil unless the process is the gateway's
+	watchdog *watchdog.Watchdog
 
 	tlsFailures []atomic.Uint64 // by tlsterm.Failure
 	started     time.Time
@@ -36,25 +56,36 @@ type Gateway struct {
 	snap     atomic.Pointer[Snapshot]
 	access   atomic.Pointer[accesslog.Logger]
 	draining atomic.Bool
+	resetID  atomic.Uint64 // the parked connection that is closed with RST
+	stopping atomic.Bool   // what is still open is being cut
+	progress atomic.Pointer[drainProgress]
+	snaps    snapshotCount
+	late     atomic.Uint64 // requests refused since no worker could read them in time
 	nextID   atomic.Uint64
 	expiries atomic.Pointer[[]expiry]
 
 	droppedBefore atomic.Uint64 // by access logs that a reload replaced
 
-	reloadMu  sync.Mutex // one reload or drain at a time; guards the six below
+	reloadMu  sync.Mutex // one reload or drain at a time; guards the seven below
 	listeners map[string]*listener
 	reloads   uint64
 	lastLoad  time.Time
 	lastError error
 	closing   bool // listeners are closed for good
 	stopped   bool
+	backends  backendDrains
 
 	liveMu sync.Mutex
 	live   map[*clientConn]struct{}
 }
 
+// snapshotCount counts snapshots in memory.
+type snapshotCount struct{ atomic.Int64 }
+
 // Options are what a Gateway needs besides its configuration.
 type Options struct {
+	// Process has the gateway tune the garbage collector and watch for leaks, both of the whole process.
+	Process bool
 	Log     *errlog.Logger
 	Version string
 	// Checker probes backends; nil probes none.
@@ -68,11 +99,21 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		meter:     meter.New(o.Version),
 		sweeper:   sock.NewSweeper(),
 		conns:     limiter.NewConns(cfg.Connections),
-		workers:   limiter.NewGate(cfg.Workers.Max, cfg.Workers.QueueTimeout),
+		gate:      limiter.NewGate(gateLimits(cfg)),
 		listeners: map[string]*listener{},
-		live:      map[*clientConn]struct{}{},
+		quit:      make(chan struct{}),
+
+		backends:   backendDrains{},
+		tunnelCaps: limiter.NewTunnels(),
+		owners:     tunnelOwners{all: map[tunnelKey]*tunnelOwner{}},
+		live:       map[*clientConn]struct{}{},
 
 		tlsFailures: make([]atomic.Uint64, len(tlsterm.Failures())),
+	}
+	g.workers = newCrew(crewSize(cfg), g.visit, g.sweeper.Urge, g.now)
+	g.handshakers = newCrew(crewSize(cfg), g.visit, func(bool) {}, g.now)
+	if err := g.startLoops(cfg); err != nil {
+		return nil, err
 	}
 	g.registry = upstream.NewRegistry(g.registryOptions(o.Checker))
 	access, err := accesslog.Open(cfg.Log.Access)
@@ -84,7 +125,14 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 	g.registerMetrics()
 	g.reloadMu.Lock()
 	defer g.reloadMu.Unlock()
-	return g, g.applyLocked(cfg)
+	if err := g.applyLocked(cfg); err != nil {
+		return nil, err
+	}
+	if o.Process {
+		g.takeProcess(cfg)
+	}
+	go g.tend()
+	return g, nil
 }
 
 // Meter gives access to the metrics.
@@ -158,9 +206,14 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	commit()
 	g.registry.KeepTags(snap.tags()...)
 	g.conns.SetOptions(cfg.Connections)
-	g.workers.SetLimits(cfg.Workers.Max, cfg.Workers.QueueTimeout, 0)
+	g.gate.SetLimits(gateLimits(cfg))
+	g.workers.setLimit(crewSize(cfg))
+	g.handshakers.setLimit(crewSize(cfg))
+	g.setTunnelCaps(snap)
+	g.tuneProcess(cfg)
 	access()
 	plan.commit()
+	g.drainBackendsLocked(snap, cfg.Drain.Window)
 	g.noteExpiriesLocked()
 	g.meter.Loaded(g.reloads, g.lastLoad)
 	if old != nil {
@@ -214,25 +267,21 @@ func (g *Gateway) ReopenLogs() error {
 	return errors.Join(append(errs, g.log.Reopen())...)
 }
 
-// remember registers a connection that was accepted.
+// remember registers a connection that a worker serves.
 func (g *Gateway) remember(c *clientConn) {
 	g.liveMu.Lock()
 	g.live[c] = struct{}{}
 	g.liveMu.Unlock()
 }
 
-// forget takes a closed connection out of all counts.
+// forget unregisters a connection that its worker has left.
 func (g *Gateway) forget(c *clientConn) {
-	g.conns.Release(c.peer.Addr())
-	g.meter.FDs.Client.Add(-1)
-	c.ln.meter.Closed(meter.ConnState(c.state.Load()), c.end)
-	c.ln.open.Add(-1)
 	g.liveMu.Lock()
 	delete(g.live, c)
 	g.liveMu.Unlock()
 }
 
-// connections returns the open connections.
+// connections returns the connections that workers serve.
 func (g *Gateway) connections() []*clientConn {
 	g.liveMu.Lock()
 	defer g.liveMu.Unlock()

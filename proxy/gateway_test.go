@@ -69,6 +69,9 @@ func newGateway(t testing.TB, yaml string) *testGateway {
 func (g *testGateway) cleanup() {
 	g.Stop()
 	g.wait("the end of every connection", func() bool { return len(g.connections()) == 0 })
+	if n := g.conns.Open(); n != 0 {
+		g.t.Errorf("%d connections are still counted after the end", n)
+	}
 	g.sweeper.Close()
 	if g.t.Failed() {
 		g.t.Logf("gateway log:\n%s", g.logs)
@@ -194,6 +197,20 @@ series:
 // requests is the number of requests that ended for r.
 func (g *testGateway) requests(r reason.Reason) int {
 	return int(g.metric("tickgate_requests_total{", `reason="`+r.String()+`"`))
+}
+
+// resting is the number of connections that wait for a request, hot or parked.
+func (g *testGateway) resting() int {
+	g.t.Helper()
+	return int(g.metric("tickgate_connections{", `"idle"`) + g.metric("tickgate_connections{", `"parked"`) + g.metric("tickgate_connections{", `"accepted"`))
+}
+
+// waitTunnelEnd waits until n tunnels have ended for r.
+func (g *testGateway) waitTunnelEnd(r reason.Reason, n int) {
+	g.t.Helper()
+	g.wait(fmt.Sprintf("%d tunnels that ended with %v", n, r), func() bool {
+		return int(g.metric("tickgate_tunnel_ends_total{", `reason="`+r.String()+`"`)) == n
+	})
 }
 
 // waitEnd waits until n requests have ended for r.

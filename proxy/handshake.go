@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 
@@ -13,12 +12,12 @@ import (
 	"tickgate/tlsterm"
 )
 
-func peerOf(nc net.Conn) netip.AddrPort {
-	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+// peerText is a client's address for logs and the admin API.
+func peerText(peer netip.AddrPort) string {
+	if !peer.IsValid() {
+		return "unix:"
 	}
-	return netip.AddrPort{}
+	return peer.String()
 }
 
 // handshake does the TLS handshake within timeouts.handshake.
@@ -28,6 +27,8 @@ func (c *clientConn) handshake() bool {
 	c.sk.ArmRead(0)
 	if err == nil {
 		c.noteTLS()
+		st := c.tls.ConnectionState()
+		c.gw.meter.Handshake(st.Version, st.DidResume)
 		return true
 	}
 	c.end = reason.TLSFailed
@@ -37,7 +38,7 @@ func (c *clientConn) handshake() bool {
 	}
 	c.gw.tlsFailures[failure].Add(1)
 	if e := c.gw.log.Event(infoLevel, "tls_failed"); e != nil {
-		e.Stringer("reason", failure).Bytes("client", c.addrText).Str("listen", c.ln.name).Err(err).Msg("TLS handshake failed")
+		e.Stringer("reason", failure).Str("client", peerText(c.peer)).Str("listen", c.ln.name).Err(err).Msg("TLS handshake failed")
 	}
 	if tlsterm.PlainHTTP(err) {
 		c.end = reason.PlainOnTLS
@@ -58,11 +59,12 @@ func (c *clientConn) answerPlain(err error) {
 		_, _ = rec.Conn.Write([]byte(plainOnTLS))
 		c.tls = nil
 		c.rw = c.sk
-		c.in = make([]byte, firstBuffer)
+		c.bind()
 		c.lingerClose()
 	}
 }
 
+// noteTLS remembers what logs and headers say about the session.
 func (c *clientConn) noteTLS() {
 	st := c.tls.ConnectionState()
 	c.facts = tlsFacts{
@@ -70,5 +72,4 @@ func (c *clientConn) noteTLS() {
 		cipher:     tls.CipherSuiteName(st.CipherSuite),
 		serverName: st.ServerName,
 	}
-	c.gw.meter.Handshake(st.Version, st.DidResume)
 }

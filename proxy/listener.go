@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"tickgate/internal/reason"
 	"tickgate/internal/sock"
 	"tickgate/limiter"
+	"tickgate/proxy/park"
 	"tickgate/tlsterm"
 )
 
@@ -32,7 +34,10 @@ type listener struct {
 	max  atomic.Int64               // open connections; 0 is no limit
 	gone atomic.Bool                // removed: its connections close after their request
 	open atomic.Int64
-	wg   sync.WaitGroup
+
+	retired atomic.Bool // and accepts no more
+	index   uint32      // in Gateway.byIndex; set before start
+	wg      sync.WaitGroup
 
 	store *tlsterm.Store // guarded by Gateway.reloadMu
 }
@@ -155,6 +160,7 @@ func (p *listenerPlan) commit() {
 }
 
 func (ln *listener) start() {
+	ln.gw.byIndex.add(ln)
 	ln.gw.meter.FDs.Listener.Add(int64(len(ln.sockets)))
 	for _, s := range ln.sockets {
 		ln.wg.Add(1)
@@ -173,6 +179,7 @@ func (ln *listener) close() {
 		ln.gw.log.Warn().Err(err).Str("listen", ln.name).Msg("cannot drain the accept queue")
 	}
 	ln.wg.Wait()
+	ln.retired.Store(true)
 	ln.gw.meter.FDs.Listener.Add(-int64(len(ln.sockets)))
 	ln.meter.Retire()
 }
@@ -192,10 +199,9 @@ func (ln *listener) accept(s net.Listener) {
 	defer ln.wg.Done()
 	var backoff listen.Backoff
 	for {
-		nc, err := s.Accept()
+		err := ln.acceptOne(s)
 		if err == nil {
 			backoff.Accepted()
-			ln.admit(nc)
 			continue
 		}
 		pause, ok := backoff.Failed(err)
@@ -211,45 +217,95 @@ func (ln *listener) accept(s net.Listener) {
 	}
 }
 
-// admit applies the connection caps and starts the connection.
-func (ln *listener) admit(nc net.Conn) {
-	g := ln.gw
-	peer := peerOf(nc)
-	if g.conns.Acquire(peer.Addr()) != limiter.OK {
-		ln.refuse(nc)
-		return
+// descriptors is a listener that gives sockets away as descriptors.
+type descriptors interface {
+	AcceptFD() (fd int, peer netip.AddrPort, err error)
+}
+
+// acceptOne takes one connection. Where it can park, it does so until it sends something.
+func (ln *listener) acceptOne(s net.Listener) error {
+	if d, ok := s.(descriptors); ok && ln.gw.lot != nil {
+		fd, peer, err := d.AcceptFD()
+		if err == nil {
+			ln.admit(fd, peer)
+		}
+		return err
 	}
-	if limit := ln.max.Load(); ln.open.Add(1) > limit && limit > 0 {
+	nc, err := s.Accept()
+	if err == nil {
+		ln.admitConn(nc)
+	}
+	return err
+}
+
+// enter applies the connection caps. On true the connection is counted, and ended must
+// follow.
+func (ln *listener) enter(peer netip.AddrPort) bool {
+	g := ln.gw
+	if g.conns.Acquire(peer.Addr()) == limiter.OK {
+		if limit := ln.max.Load(); ln.open.Add(1) <= limit || limit <= 0 {
+			g.meter.FDs.Client.Add(1)
+			ln.meter.Opened(meter.Accepted)
+			return true
+		}
 		ln.open.Add(-1)
 		g.conns.Release(peer.Addr())
-		ln.refuse(nc)
+	}
+	g.meter.ConnRefused(reason.TooManyConns)
+	if e := g.log.Event(warnLevel, reason.TooManyConns.String()); e != nil {
+		e.Str("listen", ln.name).Str("client", peerText(peer)).Msg("connection refused: a cap on connections is reached")
+	}
+	return false
+}
+
+// admit has an accepted connection wait for its first byte.
+func (ln *listener) admit(fd int, peer netip.AddrPort) {
+	g := ln.gw
+	if !ln.enter(peer) {
+		_ = closeFD(fd)
+		return
+	}
+	timeouts := &g.snap.Load().cfg.Timeouts
+	limit := timeouts.Head
+	if ln.tls.Load() != nil {
+		limit = timeouts.Handshake
+	}
+	p := park.Conn{
+		FD: fd, ID: g.nextID.Add(1), Peer: peer, Owner: ln.index, Phase: park.Fresh,
+		Since: time.Now().UnixNano(), Until: g.deadline(limit),
+	}
+	if !g.lot.Park(p) {
+		g.closeParked(p, reason.ShutDown)
+	}
+}
+
+// admitConn starts a goroutine for an accepted connection, where there is no lot.
+func (ln *listener) admitConn(nc net.Conn) {
+	g := ln.gw
+	var peer netip.AddrPort
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		ap := a.AddrPort()
+		peer = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	if !ln.enter(peer) {
+		_ = nc.Close()
 		return
 	}
 	c := &clientConn{gw: g, ln: ln, sk: sock.New(nc, g.sweeper), id: g.nextID.Add(1), peer: peer, since: time.Now()}
 	c.rw = c.sk
-	c.addrText = []byte("unix:")
-	if peer.IsValid() {
-		c.addrText = peer.Addr().AppendTo(nil)
-	}
 	c.sk.SetWatcher(c)
-	state := meter.Idle
+	c.state.Store(uint32(meter.Accepted))
 	if conf := ln.tls.Load(); conf != nil {
-		c.tls = tls.Server(c.sk, conf)
+		c.secure(conf)
+		c.seat.Take(c.sk)
 		c.rw = c.tls
-		state = meter.Handshaking
 	}
-	c.state.Store(uint32(state))
-	g.meter.FDs.Client.Add(1)
-	ln.meter.Opened(state)
 	g.remember(c)
 	go c.run()
 }
 
-// refuse closes a connection beyond a cap.
-func (ln *listener) refuse(nc net.Conn) {
-	_ = nc.Close()
-	ln.gw.meter.ConnRefused(reason.TooManyConns)
-	if e := ln.gw.log.Event(warnLevel, reason.TooManyConns.String()); e != nil {
-		e.Str("listen", ln.name).Stringer("client", nc.RemoteAddr()).Msg("connection refused: a cap on connections is reached")
-	}
+// secure begins TLS over a seat.
+func (c *clientConn) secure(conf *tls.Config) {
+	c.seat = new(sock.Seat)
+	c.tls = tls.Server(c.seat, conf)
 }

@@ -10,6 +10,7 @@ import (
 
 	"tickgate/internal/admin"
 	"tickgate/internal/meter"
+	"tickgate/limiter"
 	"tickgate/proxy/upstream"
 	"tickgate/tlsterm"
 )
@@ -20,6 +21,18 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_workers_max", Type: "gauge", Help: "Most requests served at once (workers.max)."},
 	{Name: "tickgate_workers_queued_total", Type: "counter", Help: "Requests that had to wait for a free worker."},
 	{Name: "tickgate_workers_rejected_total", Type: "counter", Help: "Requests that found no free worker within workers.queue_timeout."},
+	{Name: "tickgate_workers_class_waiting", Type: "gauge", Labels: "priority", Help: "Requests that wait for a worker."},
+	{Name: "tickgate_workers_class_rejected_total", Type: "counter", Labels: "priority", Help: "Requests refused for want of a worker."},
+	{Name: "tickgate_worker_goroutines", Type: "gauge", Labels: "state (busy, idle)", Help: "Goroutines that serve connections. Busy ones include those that hold a connection between two requests."},
+	{Name: "tickgate_connections_ready", Type: "gauge", Help: "Connections that have sent something and wait for a goroutine."},
+	{Name: "tickgate_snapshots_alive", Type: "gauge", Help: "Configuration snapshots in memory; more than one for longer than a garbage collection takes means that something holds an old one."},
+	{Name: "tickgate_gc_live_bytes", Type: "gauge", Help: "Heap that the last garbage collection found alive."},
+	{Name: "tickgate_gc_gogc_percent", Type: "gauge", Help: "GOGC in force (memory.adaptive_gc); -1 is off."},
+	{Name: "tickgate_gc_limit_bytes", Type: "gauge", Help: "Soft memory limit in force (memory.limit); 0 is none."},
+	{Name: "tickgate_gc_cycles_total", Type: "counter", Help: "Garbage collections."},
+	{Name: "tickgate_gc_cpu_seconds_total", Type: "counter", Help: "CPU time of garbage collections, as the runtime estimates it."},
+	{Name: "tickgate_leak_suspected", Type: "gauge", Labels: "kind (descriptors, goroutines)", Help: "1 while the watchdog sees descriptors or goroutines grow without traffic that explains it."},
+	{Name: "tickgate_goroutines", Type: "gauge", Help: "Goroutines."},
 	{Name: "tickgate_accesslog_dropped_total", Type: "counter", Help: "Access log lines lost because the output was too slow or failed."},
 	{Name: "tickgate_tls_failures_total", Type: "counter", Labels: "reason (as in tlsterm.Failure)", Help: "TLS handshakes with clients that failed."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, in Unix time."},
@@ -35,12 +48,24 @@ func (g *Gateway) registerMetrics() {
 }
 
 func (g *Gateway) writeOwnMetrics(w io.Writer) {
-	st := g.workers.Stats()
+	st := g.gate.Stats()
 	metrics.WriteGaugeUint64(w, `tickgate_workers{state="busy"}`, uint64(st.InUse))
 	metrics.WriteGaugeUint64(w, `tickgate_workers{state="waiting"}`, uint64(st.Waiting))
 	metrics.WriteGaugeUint64(w, "tickgate_workers_max", uint64(st.Max))
 	metrics.WriteCounterUint64(w, "tickgate_workers_queued_total", st.Waited)
-	metrics.WriteCounterUint64(w, "tickgate_workers_rejected_total", st.Rejected)
+	metrics.WriteCounterUint64(w, "tickgate_workers_rejected_total", st.Rejected+g.late.Load())
+	for class, c := range st.Classes {
+		label := fmt.Sprintf("{priority=%q}", limiter.Class(class))
+		metrics.WriteGaugeUint64(w, "tickgate_workers_class_waiting"+label, uint64(c.Waiting))
+		metrics.WriteCounterUint64(w, "tickgate_workers_class_rejected_total"+label, c.Rejected)
+	}
+	running, idle := g.workers.size()
+	shaking, resting := g.handshakers.size()
+	metrics.WriteGaugeUint64(w, `tickgate_worker_goroutines{state="busy"}`, uint64(running+shaking-idle-resting))
+	metrics.WriteGaugeUint64(w, `tickgate_worker_goroutines{state="idle"}`, uint64(idle+resting))
+	metrics.WriteGaugeUint64(w, "tickgate_connections_ready", uint64(g.workers.waiting.Load()+g.handshakers.waiting.Load()))
+	metrics.WriteGaugeUint64(w, "tickgate_snapshots_alive", uint64(g.snaps.Load()))
+	g.writeRuntime(w)
 	metrics.WriteCounterUint64(w, "tickgate_accesslog_dropped_total", g.droppedBefore.Load()+g.access.Load().Dropped())
 	for _, f := range tlsterm.Failures() {
 		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_failures_total{reason=%q}", f), g.tlsFailures[f].Load())

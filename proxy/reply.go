@@ -22,7 +22,7 @@ func (x *Exchange) replyError() {
 		x.keepAlive = false
 		return
 	}
-	s := x.c.scratch[:0]
+	s := x.scratch[:0]
 	if status == http.StatusServiceUnavailable {
 		s = append(s, "Retry-After: "...)
 		s = strconv.AppendInt(s, int64(max(1, x.retryIn/time.Second)), 10)
@@ -34,7 +34,7 @@ func (x *Exchange) replyError() {
 	}
 	if status == http.StatusMethodNotAllowed {
 		s = append(s, "Allow: "...)
-		s = append(s, strings.Join(x.c.allow, ", ")...)
+		s = append(s, strings.Join(x.allow, ", ")...)
 		s = append(s, "\r\n"...)
 	}
 	fields := len(s)
@@ -43,7 +43,7 @@ func (x *Exchange) replyError() {
 	s = append(append(s, "\nreason: "...), x.ended.String()...)
 	s = append(append(s, "\nrequest id: "...), x.id()...)
 	s = append(s, '\n')
-	x.c.scratch = s
+	x.scratch = s
 	x.reply(status, "text/plain; charset=utf-8", s[:fields], s[fields:])
 }
 

@@ -147,7 +147,7 @@ func (x *Exchange) passInterim() error {
 		return nil // not for this client (RFC 9110 section 15.2), or it was told already
 	}
 	x.scratchHead()
-	return x.send(x.c.scratch)
+	return x.send(x.scratch)
 }
 
 // send writes to the client within timeouts.write.
@@ -159,9 +159,9 @@ func (x *Exchange) send(p []byte) error {
 }
 
 func (x *Exchange) scratchHead() {
-	dst := appendStatusLine(x.c.scratch[:0], x.res.Status, x.res.ReasonPhrase())
+	dst := appendStatusLine(x.scratch[:0], x.res.Status, x.res.ReasonPhrase())
 	dst = x.copyResponseFields(dst, noBody)
-	x.c.scratch = append(dst, "\r\n"...)
+	x.scratch = append(dst, "\r\n"...)
 }
 
 // passBody sends x.out, which holds the head, and the body behind it.

@@ -46,8 +46,8 @@ func (x *Exchange) rewrite() bool {
 		x.target = rw.replacePrefix(x.target, x)
 	}
 	path, _, _ := bytes.Cut(x.target, question)
-	x.c.scratch = decodeUnreserved(x.c.scratch[:0], path)
-	return !hasDotSegment(x.c.scratch) || x.fail(reason.BadTarget)
+	x.scratch = decodeUnreserved(x.scratch[:0], path)
+	return !hasDotSegment(x.scratch) || x.fail(reason.BadTarget)
 }
 
 var question = []byte("?")
@@ -55,11 +55,11 @@ var question = []byte("?")
 // replaceAll appends the path that the template makes, and the client's query: after
 // "&" if the template brought a query of its own.
 func (rw *rewriter) replaceAll(dst []byte, x *Exchange) []byte {
-	x.c.scratch = rw.whole.append(x.c.scratch[:0], x)
-	if len(x.c.scratch) == 0 || x.c.scratch[0] != '/' {
+	x.scratch = rw.whole.append(x.scratch[:0], x)
+	if len(x.scratch) == 0 || x.scratch[0] != '/' {
 		dst = append(dst, '/')
 	}
-	dst = appendEncoded(dst, x.c.scratch)
+	dst = appendEncoded(dst, x.scratch)
 	q := x.req.Query()
 	if q == nil {
 		return dst

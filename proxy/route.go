@@ -12,6 +12,8 @@ import (
 	"tickgate/internal/h1"
 	"tickgate/internal/meter"
 	"tickgate/internal/reason"
+	"tickgate/limiter"
+	"tickgate/proxy/relay"
 )
 
 // route is a compiled config.Route.
@@ -37,7 +39,11 @@ type route struct {
 	maxBody   int64
 	timeout   time.Duration
 	accessLog bool
+	class     limiter.Class
 	metrics   *meter.Route
+
+	tunnel        *relay.Policy
+	tunnelMetrics *meter.Tunnel
 }
 
 // upstreamName is the name of the upstream forwarded to, or "".
@@ -143,7 +149,7 @@ func (t *pathTable) add(rt *route) {
 // route finds the request's route.
 func (x *Exchange) route() bool {
 	if x.req.Form == h1.AuthorityForm {
-		x.c.allow = methodsServed // a gateway opens no tunnels for strangers
+		x.allow = methodsServed // a gateway opens no tunnels for strangers
 		return x.fail(reason.MethodNotAllowed)
 	}
 	x.path = x.matchPath()
@@ -153,7 +159,7 @@ func (x *Exchange) route() bool {
 	var miss methodMiss
 	rt := x.snap.router.find(x, &miss)
 	if rt == nil && miss.methods != nil {
-		x.c.allow = miss.methods
+		x.allow = miss.methods
 		return x.fail(reason.MethodNotAllowed)
 	}
 	if rt == nil {
@@ -168,7 +174,7 @@ func (x *Exchange) route() bool {
 
 // find looks through the hosts, the narrowest first.
 func (r *router) find(x *Exchange, miss *methodMiss) *route {
-	host := x.c.lowerHost(x.req.Host())
+	host := x.lowerHost(x.req.Host())
 	if t := r.exact[string(host)]; t != nil {
 		if rt := t.find(x, miss); rt != nil {
 			return rt

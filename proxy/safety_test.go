@@ -170,7 +170,7 @@ func TestDrainServesFreshConnection(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, "routes: [{path: /, static_response: {body: hi}}]\ndrain: {timeout: 20s}")
 	c := g.dial()
-	g.wait("the connection", func() bool { return len(g.connections()) == 1 })
+	g.wait("the connection", func() bool { return g.conns.Open() == 1 })
 	done := g.drain()
 	g.wait("the end of listening", func() bool {
 		g.reloadMu.Lock()
@@ -207,7 +207,7 @@ func TestPanicGivesBack(t *testing.T) {
 		expectStatus(t, "panic", g.get("/"), 500, "reason: internal")
 	}
 	g.waitEnd(reason.Internal, 3)
-	if n := g.workers.Stats().InUse; n != 0 {
+	if n := g.gate.Stats().InUse; n != 0 {
 		t.Errorf("%d workers are still held", n)
 	}
 	if n := strings.Count(g.logs.String(), "BUG: panic"); n != 3 {

@@ -72,7 +72,7 @@ func TestIdleConnectionsHoldNoSnapshot(t *testing.T) {
 	plain, unused, encrypted := g.dial(), g.dial(), testkit.DialTLS(t, secure, conf)
 	expectStatus(t, "plain", plain.Do(get("/")), 200)
 	expectStatus(t, "TLS", encrypted.Do(get("/")), 200)
-	g.wait("idle connections", func() bool { return g.metric("tickgate_connections{", `"idle"`) == 3 })
+	g.wait("idle connections", func() bool { return g.resting() == 3 })
 	var freed atomic.Bool
 	runtime.AddCleanup(g.snap.Load(), func(int) { freed.Store(true) }, 0)
 	// The listeners must stay, so the configuration is the same but for a timeout.
@@ -308,7 +308,7 @@ func TestDrainClosesIdle(t *testing.T) {
 	plain, unused, encrypted := g.dial(), g.dial(), testkit.DialTLS(t, secure, conf)
 	expectStatus(t, "plain", plain.Do(get("/")), 200)
 	expectStatus(t, "TLS", encrypted.Do(get("/")), 200)
-	g.wait("idle connections", func() bool { return g.metric("tickgate_connections{", `"idle"`) == 3 })
+	g.wait("idle connections", func() bool { return g.resting() == 3 })
 	cut := g.drain()
 	plain.ExpectClosed()
 	unused.ExpectClosed()

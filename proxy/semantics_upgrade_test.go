@@ -61,18 +61,18 @@ func TestWebSocketEcho(t *testing.T) {
 			t.Errorf("%s: got %d bytes back, want %d", url, len(got), len(big))
 		}
 		c.Ping("are you there")
-		if n := int(g.metric("tickgate_connections{", `state="upgraded"`)); n != 1 {
+		if n := int(g.metric("tickgate_connections{", `state="relayed"`)); n != 1 {
 			t.Errorf("%s: %d upgraded connections counted, want 1", url, n)
 		}
 		if code := c.Close(ws.StatusNormalClosure, "bye"); code != ws.StatusNormalClosure {
 			t.Errorf("%s: close code %d, want 1000", url, code)
 		}
 		_ = c.Conn.Close()
-		g.wait("end of the tunnel", func() bool { now, _ := be.Open(); return now == 0 && len(g.connections()) == 0 })
+		g.wait("end of the tunnel", func() bool { now, _ := be.Open(); return now == 0 && g.conns.Open() == 0 })
 	}
 	f("ws://" + g.addr + "/")
 	f("wss://" + secure + "/")
-	g.waitEnd(reason.TunnelDone, 2)
+	g.waitTunnelEnd(reason.ClosedByBackend, 2)
 	if n := g.metric("tickgate_request_duration_seconds_count"); n != 0 {
 		t.Errorf("%v upgraded connections in the latency histogram, want none", n)
 	}
@@ -108,7 +108,7 @@ func TestTunnelBytesWithHandshake(t *testing.T) {
 		if got := c.Rest(); got != "after first from client;second" {
 			t.Errorf("TLS %t: after the half-close got %q", secured, got)
 		}
-		g.waitEnd(reason.TunnelDone, 1)
+		g.waitTunnelEnd(reason.ClosedByClient, 1)
 	}
 	f(false)
 	f(true)
@@ -161,7 +161,7 @@ func TestTunnelIdle(t *testing.T) {
 	c.Response("GET")
 	c.ExpectClosed()
 	wait1(t, "end of the tunnel at the backend", gone)
-	g.waitEnd(reason.IdleTimeout, 1)
+	g.waitTunnelEnd(reason.IdleTimeout, 1)
 }
 
 func TestUpgradeHandshakeFields(t *testing.T) {

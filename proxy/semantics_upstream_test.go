@@ -341,20 +341,20 @@ routes: [{upstream: be}]
 	busy.Send(get("/"))
 	g.wait("request at the backend", func() bool { return one.Requests() == 1 })
 	admin := Admin{Gateway: g.Gateway}
-	if err := admin.Drain("be", one.Addr(), true); err != nil {
+	if err := admin.Drain("be", one.Addr(), true, 0); err != nil {
 		t.Fatal(err)
 	}
 	expectStatus(t, "while it drains", g.get("/"), 200, "two")
 	close(release)
 	expectStatus(t, "in flight", busy.Response("GET"), 200, "one")
-	if err := admin.Drain("be", one.Addr(), false); err != nil {
+	if err := admin.Drain("be", one.Addr(), false, 0); err != nil {
 		t.Fatal(err)
 	}
 	expectStatus(t, "back again", g.get("/"), 200, "one")
-	if err := admin.Drain("be", "127.0.0.1:1", true); err == nil {
+	if err := admin.Drain("be", "127.0.0.1:1", true, 0); err == nil {
 		t.Error("an unknown backend was drained")
 	}
-	if err := admin.Drain("none", one.Addr(), true); err == nil {
+	if err := admin.Drain("none", one.Addr(), true, 0); err == nil {
 		t.Error("a backend of an unknown upstream was drained")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"tickgate/config"
 	"tickgate/internal/h1"
 	"tickgate/internal/meter"
+	"tickgate/limiter"
 	"tickgate/proxy/upstream"
 )
 
@@ -56,6 +57,7 @@ func (b *builder) build(generation uint64) (*Snapshot, error) {
 		trace:   traceModeOf(cfg.Forwarding.TraceContext),
 		noRoute: &route{name: meter.Unrouted, accessLog: true, metrics: b.gw.meter.Unrouted},
 	}
+	b.gw.countSnapshot(s)
 	s.collectRewritten()
 	if err := s.parseTrusted(cfg.Forwarding.TrustedProxies); err != nil {
 		return nil, err
@@ -160,6 +162,9 @@ func (b *builder) route(r *config.Route, index int) (*route, error) {
 	}
 	rt.compress = compileCompression(r.Compression)
 	rt.metrics = b.gw.meter.Route(rt.name)
+	rt.tunnelMetrics = b.gw.meter.Tunnel(rt.name)
+	rt.tunnel = tunnelPolicy(b.cfg, r)
+	rt.class, _ = limiter.ParseClass(r.Priority)
 	return rt, nil
 }
 
@@ -181,6 +186,7 @@ func (s *Snapshot) tags() []string {
 func (s *Snapshot) retire() {
 	for _, rt := range s.routes {
 		rt.metrics.Retire()
+		rt.tunnelMetrics.Retire()
 	}
 }
 

@@ -128,3 +128,71 @@ wrk_failures() {
 wrk_requests() {
 	awk '/ requests in / { print $1; found = 1 } END { if (!found) print 0 }' "$1"
 }
+
+# wait_for_port NAME PORT waits until something listens on 127.0.0.1:PORT, at most
+# ten seconds.
+wait_for_port() {
+	local name=$1 port=$2
+	for _ in {1..100}; do
+		if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+			return
+		fi
+		sleep 0.1
+	done
+	tail -n 20 "$work_dir/$name.log" >&2 || true
+	die "$name does not listen on port $port"
+}
+
+# wait_for_log NAME TEXT SECONDS waits until the log of a process holds a line with
+# TEXT. It fails if the time is over or the process has ended without.
+wait_for_log() {
+	local name=$1 text=$2 seconds=$3 pid=$started
+	for ((i = 0; i < seconds * 10; i++)); do
+		grep -q -- "$text" "$work_dir/$name.log" && return
+		if ! kill -0 "$pid" 2>/dev/null; then
+			grep -q -- "$text" "$work_dir/$name.log" && return
+			break
+		fi
+		sleep 0.1
+	done
+	tail -n 20 "$work_dir/$name.log" >&2
+	die "$name did not come to \"$text\" within $seconds s"
+}
+
+# finish PID [SIGNAL] ends a process, or without a signal waits for its end, and
+# leaves its exit code in $code.
+finish() {
+	local pid=$1 signal=${2:-} one
+	local -a rest=()
+	[[ -z $signal ]] || kill "-$signal" "$pid" 2>/dev/null || true
+	code=0
+	wait "$pid" || code=$?
+	for one in "${started_pids[@]}"; do
+		[[ $one == "$pid" ]] || rest+=("$one")
+	done
+	started_pids=("${rest[@]}")
+}
+
+# json FILE KEY [WITHIN] prints the first value of a key in JSON that tickload wrote,
+# the first after the key WITHIN if that is given.
+json() {
+	awk -v key="\"$2\":" -v within="${3:+\"$3\":}" '
+		within != "" { if ($1 == within) within = ""; next }
+		$1 == key { $1 = ""; sub("^ ", ""); sub(",$", ""); print; exit }' "$1"
+}
+
+# metric ADMIN NAME prints the sum of the series of a metric whose text begins with
+# NAME, which may go on with labels; nothing if there is none.
+metric() {
+	curl -s --max-time 10 "http://$1/metrics" | awk -v name="$2" '
+		index($0, name) == 1 && substr($0, length(name) + 1, 1) ~ /[ {,]/ { sum += $NF; found = 1 }
+		END { if (found) printf "%.10g\n", sum }'
+}
+
+# calc EXPRESSION [DIGITS] computes.
+calc() { awk "BEGIN { printf \"%.${2:-2}f\", $1 }"; }
+
+# median, lowest and highest print one of the numbers they read, one a line.
+median_of() { sort -g | awk '{ v[NR] = $1 } END { if (NR) print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+lowest_of() { sort -g | head -n 1; }
+highest_of() { sort -g | tail -n 1; }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -43,20 +44,31 @@ type CertInfo struct {
 	ChainLength int `json:"chain_length"`
 }
 
-// loadedCert is one certificate under construction.
+// loadedCert is one certificate as its files and options give it. It is not changed
+// once it is loaded: the stores of successive snapshots share it.
 type loadedCert struct {
 	cert  *tls.Certificate
 	names []string // lower case, sorted, without repeats
 	info  CertInfo
+
+	from Certificate       // the options
+	sum  [sha256.Size]byte // of what was in the files
 }
 
-// loadCert reads one certificate and its key.
-func loadCert(c *Certificate) (*loadedCert, error) {
+// loadCert reads one certificate and its key. If that gives what one of prev was loaded
+// from, it returns that one.
+func loadCert(c *Certificate, prev []*loadedCert) (*loadedCert, error) {
 	certPEM, errCert := readPEM(c.CertFile, "certificate", isCert)
 	keyPEM, errKey := readPEM(c.KeyFile, "private key", isKey)
 	names, errNames := cleanNames(c)
 	if err := errors.Join(errCert, errKey, errNames); err != nil {
 		return nil, err
+	}
+	sum := contentSum(certPEM, keyPEM)
+	for _, lc := range prev {
+		if lc.sum == sum && reflect.DeepEqual(lc.from, *c) {
+			return lc, nil
+		}
 	}
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
@@ -68,7 +80,16 @@ func loadCert(c *Certificate) (*loadedCert, error) {
 	if len(c.Names) == 0 {
 		names = normalize(cert.Leaf.DNSNames)
 	}
-	return &loadedCert{cert: &cert, names: names, info: describe(c.CertFile, names, &cert)}, nil
+	from := *c
+	from.Names = slices.Clone(c.Names)
+	return &loadedCert{cert: &cert, names: names, info: describe(c.CertFile, names, &cert), from: from, sum: sum}, nil
+}
+
+// contentSum tells contents apart without keeping them. The sums of both files are summed, so
+// that no byte can move from one to the other unnoticed.
+func contentSum(certPEM, keyPEM []byte) [sha256.Size]byte {
+	a, b := sha256.Sum256(certPEM), sha256.Sum256(keyPEM)
+	return sha256.Sum256(append(a[:], b[:]...))
 }
 
 // unreachable finds a certificate without a name that is neither the default nor its

@@ -6,7 +6,7 @@ import "crypto/tls"
 const maxServerName = 253
 
 // certificate is tls.Config.GetCertificate.
-func (s *Store) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (s *names) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	ch := s.lookup(hello.ServerName)
 	if ch == nil {
 		// Without an error crypto/tls finds no certificate at all and sends unrecognized_name
@@ -18,7 +18,7 @@ func (s *Store) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 
 // lookup returns the certificates for a server name as the client wrote it, or nil to
 // refuse it. It does not allocate.
-func (s *Store) lookup(serverName string) *choice {
+func (s *names) lookup(serverName string) *choice {
 	if serverName == "" {
 		return s.def // no name is not an unknown name
 	}

@@ -10,13 +10,21 @@ import (
 )
 
 // Store holds the certificates of one listener and the tls.Config that offers
-// them. It is never changed after Load: a reload builds the next one.
+// them. It is never changed after Load: a reload that finds anything changed builds the next one.
 type Store struct {
 	opts    Options
 	config  *tls.Config
 	tickets *ticketKeys
+	loaded  []*loadedCert
 	infos   []CertInfo
 
+	*names
+}
+
+// names is which certificates answer to which name. It and the ticket keys are all that the
+// tls.Config refers to, and with it every connection accepted with it for as long as it is open,
+// though it needs neither after its handshake: crypto/tls never lets go of a Config.
+type names struct {
 	exact    map[string]*choice // by server name
 	wildcard map[string]*choice // by what follows the first dot
 	def      *choice            // what a client without a known name gets
@@ -35,40 +43,54 @@ var ErrNoCertificates = errors.New("tls: no certificates configured (want at lea
 // Load reads all certificates and builds the store. The error joins everything that
 // is wrong, each part with its file.
 //
-// prev is the listener's store so far, or nil. If its options are equal, the new
-// store goes on with its session ticket keys, so that a reload (also one that brings
-// renewed certificates in the same files) costs clients no full handshake. Otherwise it
-// begins with new keys: a ticket must not resume what other options would refuse.
+// prev is the listener's store so far, or nil. If the options are equal and all files hold
+// what they did, Load returns prev itself, so that the connections accepted over any number of reloads
+// refer to one tls.Config. Otherwise certificates that did not change are still shared.
+//
+// If the options are equal and files changed, as renewed certificates do, the new
+// store goes on with the session ticket keys of prev, so that a reload costs
+// clients no full handshake. With other options it begins with new keys: a ticket must not resume
+// what these would refuse.
 func Load(o *Options, prev *Store) (*Store, error) {
 	s := &Store{
-		opts:     *o,
-		exact:    make(map[string]*choice),
-		wildcard: make(map[string]*choice),
-		reject:   o.UnknownName == "reject",
+		opts:  *o,
+		names: &names{exact: make(map[string]*choice), wildcard: make(map[string]*choice), reject: o.UnknownName == "reject"},
 	}
 	s.opts.Certificates = slices.Clone(o.Certificates)
+	for i := range s.opts.Certificates {
+		c := &s.opts.Certificates[i]
+		c.Names = slices.Clone(c.Names)
+	}
 	minVersion, maxVersion, err := versions(o)
 	errs := []error{err}
 	if len(o.Certificates) == 0 {
 		errs = append(errs, ErrNoCertificates)
 	}
-	loaded := make([]*loadedCert, 0, len(o.Certificates))
+	var known []*loadedCert
+	if prev != nil {
+		known = prev.loaded
+	}
 	for i := range o.Certificates {
-		lc, err := loadCert(&o.Certificates[i])
-		loaded = append(loaded, lc)
-		errs = append(errs, err, unreachable(lc, loaded[0]))
+		lc, err := loadCert(&o.Certificates[i], known)
+		s.loaded = append(s.loaded, lc)
+		errs = append(errs, err, unreachable(lc, s.loaded[0]))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	s.index(loaded)
 	s.tickets = &ticketKeys{}
 	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) {
+		if slices.EqualFunc(prev.loaded, s.loaded, sameContent) {
+			return prev, nil
+		}
 		s.tickets = prev.tickets
 	}
+	s.index()
 	s.config = s.buildConfig(minVersion, maxVersion)
 	return s, nil
 }
+
+func sameContent(a, b *loadedCert) bool { return a.sum == b.sum }
 
 // Config returns the configuration for tls.Server. It is shared by all connections
 // and must not be changed.
@@ -84,7 +106,7 @@ func (s *Store) buildConfig(minVersion, maxVersion uint16) *tls.Config {
 		NextProtos: []string{"http/1.1"},
 		// Do not set Certificates here: crypto/tls would take them for a client without a server name, and
 		// could not answer an unknown one with the alert unrecognized_name.
-		GetCertificate: s.certificate,
+		GetCertificate: s.names.certificate, // not s.certificate, which would refer to the whole store
 		WrapSession:    s.tickets.wrap,
 		UnwrapSession:  s.tickets.unwrap,
 	}
@@ -115,9 +137,9 @@ func version(key, text string, def uint16) (uint16, error) {
 }
 
 // index sorts the certificates under their names.
-func (s *Store) index(loaded []*loadedCert) {
+func (s *Store) index() {
 	s.def = &choice{}
-	for i, lc := range loaded {
+	for i, lc := range s.loaded {
 		for _, name := range lc.names {
 			if suffix, ok := strings.CutPrefix(name, "*."); ok {
 				add(s.wildcard, suffix, lc)
@@ -126,11 +148,12 @@ func (s *Store) index(loaded []*loadedCert) {
 			}
 		}
 		// The default is the first certificate together with its twins of another key type.
-		if i == 0 || slices.Equal(lc.names, loaded[0].names) {
+		info := lc.info
+		if i == 0 || slices.Equal(lc.names, s.loaded[0].names) {
 			s.def.certs = append(s.def.certs, lc.cert)
-			lc.info.Default = true
+			info.Default = true
 		}
-		s.infos = append(s.infos, lc.info)
+		s.infos = append(s.infos, info)
 	}
 	s.def.sort()
 	for _, byName := range []map[string]*choice{s.exact, s.wildcard} {

@@ -79,7 +79,7 @@ func (p *process) start() (err error) {
 	}
 	p.warn(p.warnings)
 	raiseFileLimit(p.log)
-	p.gateway, err = proxy.New(p.cfg, proxy.Options{Log: p.log, Version: version, Checker: proxy.Prober{Checker: health.NewChecker()}})
+	p.gateway, err = proxy.New(p.cfg, proxy.Options{Process: true, Log: p.log, Version: version, Checker: proxy.Prober{Checker: health.NewChecker()}})
 	if err != nil {
 		return err
 	}

@@ -33,8 +33,13 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"steady", "keep requests going while a gateway reloads or drains; tell failures from orderly closes", runSteady},
+		{"http", "send requests at a fixed rate; latency counts from the time a request was due", runHTTP},
+		{"hold", "open many keep-alive connections and keep them idle", runHold},
+		{"ws", "open WebSocket tunnels, send messages and check what comes back", runWS},
+		{"churn", "let clients of every kind come, misbehave and go", runChurn},
 		{"baseline", "run the net/http ReverseProxy gateway that tickgate is compared with", runBaseline},
 		{"backend", "run a cheap HTTP backend for benchmarks", runBackend},
+		{"ws-backend", "run a cheap WebSocket backend that echoes or pushes", runWSBackend},
 		{"version", "print the version", runVersion},
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 func TestRun(t *testing.T) {
 	backend := testkit.NewRecorder(t, nil)
+	echo := testkit.NewEchoWS(t)
 	failing := testkit.NewScript(t, testkit.Respond("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")...)
 	// f compares the exit code and looks for a text in both outputs together.
 	f := func(args string, wantCode int, want string) {
@@ -33,6 +34,26 @@ func TestRun(t *testing.T) {
 	f("baseline -backend a:1 -listen 256.0.0.1:1", exitFailed, "listen")
 	f("backend -size -1", exitUsage, "-size is -1")
 	f("backend -nonsense", exitUsage, "not defined")
+	f("hold", exitUsage, "-url is required")
+	f("hold -conns 0 -url http://a", exitFailed, "0 connections")
+	f("hold -conns 3 -hold 1ms -again -url http://"+backend.Addr(), exitOK, `"answered_again": 3`)
+	f("hold -conns 1 -hold 1ms -quiet -url http://"+failing.Addr(), exitFailed, "status 503")
+	f("ws", exitUsage, "-url is required")
+	f("ws -url ws://a -mode talk", exitFailed, `mode "talk"`)
+	f("ws -quiet -tunnels 2 -duration 50ms -json -url ws://"+echo.Addr(), exitOK, `"unanswered": 0`)
+	f("ws -tunnels 2 -duration 50ms -url ws://"+echo.Addr(), exitOK, "traffic ended: 2 tunnels are open")
+	f("ws -tunnels 1 -duration 50ms -url ws://"+failing.Addr(), exitFailed, "503: 1")
+	f("ws -tunnels 1 -duration 50ms -strict=false -url ws://"+failing.Addr(), exitOK, "503: 1")
+	f("ws-backend -mode talk", exitUsage, `-mode is "talk"`)
+	f("ws-backend -mode ticks -messages 0", exitUsage, "more than 0")
+	f("ws-backend -mode ticks -size 1", exitFailed, "messages of 1 bytes")
+	f("churn", exitUsage, "-url or -ws-url is required")
+	f("churn -url http://a -clients 0", exitFailed, "0 clients")
+	f("churn -clients 10 -longest 1ms -duration 1500ms -quiet -json -ws-url ws://"+echo.Addr(), exitOK, `"tunnel_drop"`)
+	f("http", exitUsage, "-url is required")
+	f("http -rate 0 -url http://a", exitFailed, "0 requests a second")
+	f("http -duration 50ms -url http://"+backend.Addr(), exitOK, "0 errors, statuses map[200:")
+	f("http -duration 50ms -json -url http://"+failing.Addr(), exitOK, `"503": `)
 	f("steady", exitUsage, "-url is required")
 	f("steady -url ftp://a", exitFailed, "no http:// or https:// URL")
 	f("steady -conns 2 -duration 20ms -url http://"+backend.Addr(), exitOK, `"unanswered": 0`)
@@ -63,5 +84,5 @@ func TestServersUntilSignal(t *testing.T) {
 		}
 	}
 	f("baseline", "-listen", "127.0.0.1:0", "-backend", backend.Addr())
-	f("backend", "-listen", "127.0.0.1:0", "-size", "10")
+	f("backend", "-listen", "127.0.0.1:0", "-size", "10", "-delay", "1ms")
 }

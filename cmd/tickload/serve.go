@@ -32,9 +32,10 @@ func runBaseline(ctx context.Context, args []string, out, errOut io.Writer) erro
 
 // runBackend serves the benchmark backend until a signal.
 func runBackend(ctx context.Context, args []string, out, errOut io.Writer) error {
-	fs := flags("backend", "-listen ADDR [-size BYTES]", errOut)
+	fs := flags("backend", "-listen ADDR [-size BYTES] [-delay TIME]", errOut)
 	listen := fs.String("listen", "127.0.0.1:9000", "host:port to accept on")
 	size := fs.Int("size", 1024, "bytes in each response body")
+	delay := fs.Duration("delay", 0, "wait this long before each response")
 	if err := parse(fs, args); err != nil {
 		return err
 	}
@@ -42,7 +43,7 @@ func runBackend(ctx context.Context, args []string, out, errOut io.Writer) error
 		fmt.Fprintf(errOut, "-size is %d (want 0 to 67108864)\n", *size)
 		return errUsage
 	}
-	return serving(out, "backend", *listen, func(ln net.Listener) error { return baseline.ServeBackend(ctx, ln, *size) })
+	return serving(out, "backend", *listen, func(ln net.Listener) error { return baseline.ServeBackend(ctx, ln, *size, *delay) })
 }
 
 // serving listens, says so and serves.

@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http/pprof"
-	"net/netip"
 	"net/url"
 	"runtime/debug"
-	"strconv"
+	"time"
 
 	"github.com/fasthttp/router"
 	"github.com/rs/zerolog"
@@ -21,9 +19,6 @@ import (
 const (
 	healthzPath = "/healthz"
 	readyzPath  = "/readyz"
-
-	defaultLimit = 100
-	maxLimit     = 10_000
 )
 
 // endpoint is one row of the index.
@@ -36,7 +31,10 @@ type endpoint struct {
 
 // endpoints lists everything that is served; the index and the router are made from it.
 func (s *Server) endpoints() []endpoint {
-	const server = "/api/v1/upstreams/{name}/servers/{addr}/drain"
+	const (
+		server     = "/api/v1/upstreams/{name}/servers/{addr}/drain"
+		connection = "/api/v1/connections/{id}"
+	)
 	return []endpoint{
 		{"GET", "/", "this list", s.serveIndex},
 		{"GET", "/metrics", "metrics in the Prometheus text format", fasthttp.CompressHandler(s.serveMetrics)},
@@ -48,9 +46,12 @@ func (s *Server) endpoints() []endpoint {
 		{"GET", "/api/v1/config", "the configuration in use", s.show(s.gateway.Config)},
 		{"GET", "/api/v1/routes", "routes, in the order in which they are tried", s.show(s.gateway.Routes)},
 		{"GET", "/api/v1/upstreams", "upstreams and the state of their backends", s.show(s.gateway.Upstreams)},
-		{"GET", "/api/v1/connections", "client connections: ?listener= &state= &peer=ADDR[/BITS] &limit=", s.serveConnections},
+		{"GET", "/api/v1/connections", connectionsHelp(), s.serveConnections},
+		{"GET", connection, "one client connection", s.serveConnection},
+		{"DELETE", connection, "close a client connection in order; ?reset=true cuts it with RST. 202 with the connection as it was", s.serveClose},
+		{"GET", "/api/v1/drain", "how far the drains of the process and of backends have come", s.show(s.gateway.DrainStatus)},
 		{"POST", "/api/v1/reload", "load the configuration again; 422 if it is refused", s.serveReload},
-		{"POST", server, "give a backend no new requests; ?drain=false takes it back in", s.serveDrain},
+		{"POST", server, "give a backend no new requests, and close its tunnels spread over drain.window; ?window=DURATION is instead of that, 0s at once; ?drain=false takes it back in", s.serveDrain},
 		{"DELETE", server, "take a drained backend back in", s.serveUndrain},
 	}
 }
@@ -115,65 +116,6 @@ func (s *Server) show(what func() any) fasthttp.RequestHandler {
 	return func(rc *fasthttp.RequestCtx) { writeJSON(rc, fasthttp.StatusOK, what()) }
 }
 
-func (s *Server) serveConnections(rc *fasthttp.RequestCtx) {
-	filter, err := parseConnFilter(rc.QueryArgs())
-	if err != nil {
-		writeError(rc, fasthttp.StatusBadRequest, err.Error())
-		return
-	}
-	writeJSON(rc, fasthttp.StatusOK, s.gateway.Connections(filter))
-}
-
-func parseConnFilter(args *fasthttp.Args) (ConnFilter, error) {
-	filter := ConnFilter{Limit: defaultLimit}
-	for key, value := range args.All() {
-		var err error
-		switch string(key) {
-		case "listener":
-			filter.Listener = string(value)
-		case "state":
-			filter.State, err = parseState(string(value))
-		case "peer":
-			filter.Peer, err = parsePeer(string(value))
-		case "limit":
-			filter.Limit, err = strconv.Atoi(string(value))
-			if err != nil || filter.Limit < 1 || filter.Limit > maxLimit {
-				err = fmt.Errorf("limit: %q (want a number from 1 to %d)", value, maxLimit)
-			}
-		default:
-			err = fmt.Errorf("unknown parameter %q (want listener, state, peer or limit)", key)
-		}
-		if err != nil {
-			return ConnFilter{}, err
-		}
-	}
-	return filter, nil
-}
-
-func parseState(s string) (string, error) {
-	switch s {
-	case "", "handshaking", "active", "idle", "upgraded":
-		return s, nil
-	}
-	return "", fmt.Errorf("state: %q (want handshaking, active, idle or upgraded)", s)
-}
-
-// parsePeer reads an address or a CIDR block; an address is a block of one.
-func parsePeer(s string) (netip.Prefix, error) {
-	if s == "" {
-		return netip.Prefix{}, nil
-	}
-	if addr, err := netip.ParseAddr(s); err == nil {
-		addr = addr.Unmap().WithZone("")
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	block, err := netip.ParsePrefix(s)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("peer: %q (want an address or a block such as 10.0.0.0/8)", s)
-	}
-	return block.Masked(), nil
-}
-
 func (s *Server) serveReload(rc *fasthttp.RequestCtx) {
 	if err := s.gateway.Reload(); err != nil {
 		// The log tells the details; the old configuration stays.
@@ -184,35 +126,47 @@ func (s *Server) serveReload(rc *fasthttp.RequestCtx) {
 }
 
 func (s *Server) serveDrain(rc *fasthttp.RequestCtx) {
-	drain := true
-	if rc.QueryArgs().Has("drain") {
+	drain, window := true, ConfiguredWindow
+	for key, value := range rc.QueryArgs().All() {
 		var err error
-		if drain, err = strconv.ParseBool(string(rc.QueryArgs().Peek("drain"))); err != nil {
-			writeError(rc, fasthttp.StatusBadRequest, fmt.Sprintf("drain: %q (want true or false)", rc.QueryArgs().Peek("drain")))
+		switch string(key) {
+		case "drain":
+			drain, err = parseSwitch("drain", string(value))
+		case "window":
+			window, err = parseDuration("window", string(value))
+		default:
+			err = unknownParameter(key, "drain", "window")
+		}
+		if err != nil {
+			writeError(rc, fasthttp.StatusBadRequest, err.Error())
 			return
 		}
 	}
-	s.setDrain(rc, drain)
+	if !drain && window != ConfiguredWindow {
+		writeError(rc, fasthttp.StatusBadRequest, "window: has no effect with drain=false (want one of the two)")
+		return
+	}
+	s.setDrain(rc, drain, window)
 }
 
-func (s *Server) serveUndrain(rc *fasthttp.RequestCtx) { s.setDrain(rc, false) }
+func (s *Server) serveUndrain(rc *fasthttp.RequestCtx) { s.setDrain(rc, false, ConfiguredWindow) }
 
-func (s *Server) setDrain(rc *fasthttp.RequestCtx, drain bool) {
+func (s *Server) setDrain(rc *fasthttp.RequestCtx, drain bool, window time.Duration) {
 	upstream, err1 := pathParam(rc, "name")
 	addr, err2 := pathParam(rc, "addr")
 	if err := errors.Join(err1, err2); err != nil {
 		writeError(rc, fasthttp.StatusBadRequest, err.Error())
 		return
 	}
-	err := s.gateway.Drain(upstream, addr, drain)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		writeError(rc, fasthttp.StatusNotFound, err.Error())
-	case err != nil:
-		writeError(rc, fasthttp.StatusInternalServerError, err.Error())
-	default:
-		writeJSON(rc, fasthttp.StatusOK, map[string]any{"upstream": upstream, "address": addr, "drain": drain})
+	if err := s.gateway.Drain(upstream, addr, drain, window); err != nil {
+		writeFailure(rc, err)
+		return
 	}
+	done := map[string]any{"upstream": upstream, "address": addr, "drain": drain}
+	if window != ConfiguredWindow {
+		done["window"] = window.String()
+	}
+	writeJSON(rc, fasthttp.StatusOK, done)
 }
 
 // pathParam returns a segment of the path, decoded: the router matches the path as it was
@@ -230,6 +184,15 @@ func (s *Server) servePanic(rc *fasthttp.RequestCtx, v any) {
 		Msg("admin request failed with a panic")
 	rc.Response.ResetBody()
 	writeError(rc, fasthttp.StatusInternalServerError, "internal error (see the error log)")
+}
+
+// writeFailure answers with an error of the gateway.
+func writeFailure(rc *fasthttp.RequestCtx, err error) {
+	status := fasthttp.StatusInternalServerError
+	if errors.Is(err, ErrNotFound) {
+		status = fasthttp.StatusNotFound
+	}
+	writeError(rc, status, err.Error())
 }
 
 // writeError answers with {"error": text}.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -74,8 +73,33 @@ func (g *fakeGateway) Reload() error {
 	return g.reload
 }
 
-func (g *fakeGateway) Drain(upstream, addr string, drain bool) error {
-	g.call("drain(%s,%s,%t)", upstream, addr, drain)
+// openConnection is the one connection that a fakeGateway has.
+const openConnection = 7
+
+func (g *fakeGateway) Connection(id uint64) (any, error) {
+	if id != openConnection {
+		return nil, fmt.Errorf("%w: no open connection %d", ErrNotFound, id)
+	}
+	return map[string]uint64{"id": id}, nil
+}
+
+func (g *fakeGateway) CloseConnection(id uint64, reset bool) (any, error) {
+	g.call("close(%d,%t)", id, reset)
+	if id == 500 {
+		return nil, errors.New("cannot")
+	}
+	return g.Connection(id)
+}
+
+func (g *fakeGateway) DrainStatus() any { return map[string]int{"left": 12} }
+
+func (g *fakeGateway) Drain(upstream, addr string, drain bool, window time.Duration) error {
+	switch {
+	case window == ConfiguredWindow:
+		g.call("drain(%s,%s,%t)", upstream, addr, drain)
+	default:
+		g.call("drain(%s,%s,%t,%s)", upstream, addr, drain, window)
+	}
 	switch upstream {
 	case "none":
 		return fmt.Errorf("%w: upstream %q", ErrNotFound, upstream)
@@ -158,13 +182,15 @@ func TestEndpoints(t *testing.T) {
 	_, url := startTest(t, "127.0.0.1:0", gw, Options{WriteMetrics: writeMetric})
 	const jsonType, textType = "application/json; charset=utf-8", "text/plain; charset=utf-8"
 	for path, want := range map[string]struct{ contentType, body string }{
-		"/healthz":            {textType, "ok\n"},
-		"/readyz":             {textType, "ready\n"},
-		"/metrics":            {"text/plain; version=0.0.4; charset=utf-8", "tickgate_x_total 1\n"},
-		"/api/v1/status":      {jsonType, "{\n  \"generation\": 3\n}\n"},
-		"/api/v1/config":      {jsonType, "{\n  \"url\": \"a&b<c>\"\n}\n"},
-		"/api/v1/routes":      {jsonType, "[\n  \"api\"\n]\n"},
-		"/api/v1/connections": {jsonType, "[]\n"},
+		"/healthz":              {textType, "ok\n"},
+		"/readyz":               {textType, "ready\n"},
+		"/metrics":              {"text/plain; version=0.0.4; charset=utf-8", "tickgate_x_total 1\n"},
+		"/api/v1/status":        {jsonType, "{\n  \"generation\": 3\n}\n"},
+		"/api/v1/config":        {jsonType, "{\n  \"url\": \"a&b<c>\"\n}\n"},
+		"/api/v1/routes":        {jsonType, "[\n  \"api\"\n]\n"},
+		"/api/v1/connections":   {jsonType, "[]\n"},
+		"/api/v1/connections/7": {jsonType, "{\n  \"id\": 7\n}\n"},
+		"/api/v1/drain":         {jsonType, "{\n  \"left\": 12\n}\n"},
 	} {
 		got := ask(t, "GET", url+path)
 		if got.status != 200 || got.body != want.body || got.header.Get("Content-Type") != want.contentType {
@@ -190,7 +216,7 @@ func TestIndexListsEndpointsThatExist(t *testing.T) {
 	if err := json.Unmarshal([]byte(ask(t, "GET", url+"/").body), &list); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/", "/api/v1/config", "/api/v1/routes", "/api/v1/upstreams", "/api/v1/connections", "/api/v1/reload", "/api/v1/status"} {
+	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/", "/api/v1/config", "/api/v1/routes", "/api/v1/upstreams", "/api/v1/connections", "/api/v1/connections/{id}", "/api/v1/drain", "/api/v1/reload", "/api/v1/status"} {
 		found := false
 		for _, e := range list {
 			found = found || e.Path == path && e.Help != ""
@@ -292,6 +318,8 @@ func TestDrain(t *testing.T) {
 		{"POST", at + "be/servers/10.0.0.1:80/drain", "drain(be,10.0.0.1:80,true)"},
 		{"POST", at + "be/servers/10.0.0.1:80/drain?drain=true", "drain(be,10.0.0.1:80,true)"},
 		{"POST", at + "be/servers/10.0.0.1:80/drain?drain=false", "drain(be,10.0.0.1:80,false)"},
+		{"POST", at + "be/servers/10.0.0.1:80/drain?window=90s", "drain(be,10.0.0.1:80,true,1m30s)"},
+		{"POST", at + "be/servers/10.0.0.1:80/drain?drain=true&window=0s", "drain(be,10.0.0.1:80,true,0s)"},
 		{"DELETE", at + "be/servers/10.0.0.1:80/drain", "drain(be,10.0.0.1:80,false)"},
 		{"POST", at + "a%20b/servers/unix:%2Frun%2Fa.sock/drain", "drain(a b,unix:/run/a.sock,true)"},
 		{"POST", at + "be/servers/[::1]:80/drain", "drain(be,[::1]:80,true)"},
@@ -305,36 +333,19 @@ func TestDrain(t *testing.T) {
 	}
 	wantError(t, ask(t, "POST", url+at+"none/servers/a:1/drain"), 404, `upstream "none"`)
 	wantError(t, ask(t, "POST", url+at+"broken/servers/a:1/drain"), 500, "cannot")
-	wantError(t, ask(t, "POST", url+at+"be/servers/a:1/drain?drain=maybe"), 400, "want true or false")
-}
-
-func TestConnectionFilter(t *testing.T) {
-	gw := &fakeGateway{}
-	_, url := startTest(t, "127.0.0.1:0", gw, Options{})
-	for query, want := range map[string]ConnFilter{
-		"":                                  {Limit: 100},
-		"?limit=7":                          {Limit: 7},
-		"?listener=:443&state=idle":         {Listener: ":443", State: "idle", Limit: 100},
-		"?peer=10.1.2.3":                    {Peer: netip.MustParsePrefix("10.1.2.3/32"), Limit: 100},
-		"?peer=::ffff:10.1.2.3":             {Peer: netip.MustParsePrefix("10.1.2.3/32"), Limit: 100},
-		"?peer=10.1.2.3/8":                  {Peer: netip.MustParsePrefix("10.0.0.0/8"), Limit: 100},
-		"?peer=2001:db8::1":                 {Peer: netip.MustParsePrefix("2001:db8::1/128"), Limit: 100},
-		"?listener=&state=&peer=&limit=100": {Limit: 100},
-	} {
-		got := ask(t, "GET", url+"/api/v1/connections"+query)
-		if got.status != 200 || gw.filter != want {
-			t.Errorf("%q: got %d %+v, want %+v", query, got.status, gw.filter, want)
-		}
-	}
+	gw.take()
 	for query, want := range map[string]string{
-		"?limit=0":     "from 1 to 10000",
-		"?limit=10001": "from 1 to 10000",
-		"?limit=x":     `limit: "x"`,
-		"?state=busy":  `state: "busy"`,
-		"?peer=host":   `peer: "host"`,
-		"?peers=1":     `unknown parameter "peers"`,
+		"?drain=maybe":            `drain: "maybe" (want true or false)`,
+		"?window=20":              `window: "20" (want a duration with a unit`,
+		"?window=-1s":             `window: "-1s" (want a duration`,
+		"?window=":                `window: "" (want a duration`,
+		"?drain=false&window=20s": "window: has no effect with drain=false",
+		"?windows=20s":            `unknown parameter "windows" (want drain or window)`,
 	} {
-		wantError(t, ask(t, "GET", url+"/api/v1/connections"+query), 400, want)
+		wantError(t, ask(t, "POST", url+at+"be/servers/a:1/drain"+query), 400, want)
+	}
+	if calls := gw.take(); calls != "" {
+		t.Errorf("a wrong request got through: %s", calls)
 	}
 }
 

@@ -6,14 +6,15 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
 )
 
-// packages hold the schema. The first is the one with Config.
-var packages = []string{"config", "health", "tlsterm", "limiter"}
+// packages are the folders that hold the schema. The first is the one with Config.
+var packages = []string{"config", "health", "tlsterm", "limiter", "internal/gctune", "internal/watchdog"}
 
 // schema is what the sources say about the configuration.
 type schema struct {
@@ -39,8 +40,8 @@ type varDoc struct{ name, doc string }
 // readSchema parses the packages of the schema below root.
 func readSchema(root string) (*schema, error) {
 	s := &schema{structs: map[string]*structDoc{}, vars: map[string][]varDoc{}}
-	for _, pkg := range packages {
-		dir := filepath.Join(root, pkg)
+	for _, folder := range packages {
+		dir, pkg := filepath.Join(root, folder), path.Base(folder)
 		files, err := os.ReadDir(dir)
 		if err != nil {
 			return nil, err

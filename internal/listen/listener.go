@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,6 +35,7 @@ type Listener struct {
 
 	mu     sync.Mutex
 	queued []net.Conn // guarded by mu; accepted by Close, for Accept to return
+	file   *os.File   // guarded by mu; what AcceptFD waits with
 }
 
 // drainWait bounds one accept of a drain. The socket is readable then, so it returns
@@ -102,7 +104,7 @@ func (l *Listener) Close() error {
 		l.ignoreNew()
 		l.closing.Store(true)
 		errDrain := l.drain()
-		l.closeErr = errors.Join(errDrain, l.inner.Close())
+		l.closeErr = errors.Join(errDrain, l.inner.Close(), l.closeFile())
 		close(l.drained)
 	})
 	return l.closeErr
@@ -135,6 +137,16 @@ func (l *Listener) drain() error {
 		l.mu.Unlock()
 	}
 	return nil
+}
+
+// closeFile ends an AcceptFD.
+func (l *Listener) closeFile() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
 }
 
 // ignoreNew has the kernel drop new SYNs from now on, where it can: their clients

@@ -11,14 +11,26 @@ type ConnState uint8
 
 // States of a client connection.
 const (
-	Handshaking ConnState = iota // in its TLS handshake
-	Active                       // bound to a worker
-	Idle                         // parked
-	Upgraded                     // a relay
+	Accepted    ConnState = iota // no byte has come yet
+	Handshaking                  // in its TLS handshake
+	Active                       // busy with a request
+	Idle                         // between two requests, still bound to its goroutine
+	Parked                       // between two requests, without goroutine and buffers
+	Relayed                      // one side of a tunnel
+	Draining                     // told to close: it finishes what it has begun
 	numConnStates
 )
 
-var connStateWords = [numConnStates]string{"handshaking", "active", "idle", "upgraded"}
+var connStateWords = [numConnStates]string{"accepted", "handshaking", "active", "idle", "parked", "relayed", "draining"}
+
+// ConnStates returns all states, in the order in which a connection may go through them.
+func ConnStates() []ConnState {
+	all := make([]ConnState, numConnStates)
+	for i := range all {
+		all[i] = ConnState(i)
+	}
+	return all
+}
 
 // String returns the word used as the metric label.
 func (s ConnState) String() string {

@@ -30,14 +30,21 @@ type Meter struct {
 	nearest  sync.Pool // of *shard: see enter
 	next     atomic.Uint32
 	connEnds []atomic.Uint64 // by reason
-	tls      tlsCounters
-	reload   reloadState
-	set      *metrics.Set // what other parts register
+	// tunnelEnds counts the ends of tunnels of all routes, by reason.
+	tunnelEnds []atomic.Uint64
+	tls        tlsCounters
+	reload     reloadState
+	set        *metrics.Set // what other parts register
+
+	// flowMu guards Tunnel.shown; it is held while a Source is asked, never inside mu.
+	flowMu sync.Mutex
 
 	mu sync.Mutex
 	// Guarded by mu.
 	routes    map[string]*Route
 	listeners map[string]*Conns
+	tunnels   map[string]*Tunnel // by route
+	source    Source
 	sets      []*metrics.Set
 	descs     map[string]Desc
 }
@@ -50,10 +57,12 @@ func New(version string) *Meter {
 		set:       metrics.NewSet(),
 		routes:    make(map[string]*Route),
 		listeners: make(map[string]*Conns),
+		tunnels:   make(map[string]*Tunnel),
 		descs:     make(map[string]Desc),
 	}
 	m.sets = []*metrics.Set{m.set}
 	m.connEnds = make([]atomic.Uint64, len(m.reasons))
+	m.tunnelEnds = make([]atomic.Uint64, len(m.reasons))
 	for i := range runtime.GOMAXPROCS(0) {
 		m.shards = append(m.shards, &shard{index: i, ends: make([]uint64, len(m.reasons))})
 	}

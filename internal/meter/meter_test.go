@@ -149,17 +149,26 @@ func TestConns(t *testing.T) {
 	m := New("test")
 	// 1. One connection goes through all states, one stays, one is refused.
 	c := m.Listener(":443")
-	c.Opened(Handshaking)
+	c.Opened(Accepted)
+	c.Moved(Accepted, Handshaking)
 	c.Moved(Handshaking, Active)
 	c.Moved(Active, Idle)
-	c.Moved(Idle, Idle)
+	c.Moved(Idle, Parked)
+	c.Moved(Parked, Active)
+	c.Moved(Active, Relayed)
+	c.Moved(Relayed, Draining)
+	c.Moved(Draining, Draining)
 	c.Opened(Active)
 	m.ConnRefused(reason.TooManyConns)
 	got := page(t, m)
 	for _, line := range []string{
+		`tickgate_connections{listener=":443",state="accepted"} 0`,
 		`tickgate_connections{listener=":443",state="handshaking"} 0`,
 		`tickgate_connections{listener=":443",state="active"} 1`,
-		`tickgate_connections{listener=":443",state="idle"} 1`,
+		`tickgate_connections{listener=":443",state="idle"} 0`,
+		`tickgate_connections{listener=":443",state="parked"} 0`,
+		`tickgate_connections{listener=":443",state="relayed"} 0`,
+		`tickgate_connections{listener=":443",state="draining"} 1`,
 		`tickgate_connections_total{listener=":443"} 2`,
 		`tickgate_connection_ends_total{reason="too_many_conns"} 1`,
 	} {
@@ -167,13 +176,13 @@ func TestConns(t *testing.T) {
 	}
 	// 2. The listener goes, its series stay with its connections.
 	c.Retire()
-	c.Closed(Idle, reason.IdleTimeout)
+	c.Closed(Draining, reason.Draining)
 	wantLine(t, page(t, m), `tickgate_connections{listener=":443",state="active"} 1`)
 	// 3. With the last connection the series go.
 	c.Closed(Active, reason.ClientClosed)
 	got = page(t, m)
 	wantNo(t, got, `listener=":443"`)
-	wantLine(t, got, `tickgate_connection_ends_total{reason="idle_timeout"} 1`)
+	wantLine(t, got, `tickgate_connection_ends_total{reason="draining"} 1`)
 }
 
 func TestReloads(t *testing.T) {
@@ -232,6 +241,10 @@ func TestPageIsWellFormed(t *testing.T) {
 	m := New("te\"st\n")
 	m.Route(`we"ird\route` + "\n")
 	m.Listener("unix:/run/a b.sock")
+	tn := m.Tunnel("we\"ird\\route\n")
+	tn.Opened(OpaqueTunnel)
+	tn.Ended(time.Second, reason.OK, Flows{})
+	m.Watch(sampleSource())
 	label := `[A-Za-z_]+="(?:[^"\\\n]|\\[\\"n])*"`
 	sample := regexp.MustCompile(`^([a-z_][a-z0-9_]*)(\{` + label + `(, ?` + label + `)*\})? [0-9+.eInf-]+$`)
 	described := map[string]Desc{}

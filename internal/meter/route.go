@@ -196,3 +196,16 @@ func (r *Route) rareCounter(class int, why reason.Reason) *atomic.Uint64 {
 	p.CompareAndSwap(nil, new(atomic.Uint64))
 	return p.Load()
 }
+
+// Requests returns the number of requests that have ended since the start.
+func (m *Meter) Requests() uint64 {
+	total := uint64(0)
+	for _, s := range m.shards {
+		s.mu.Lock()
+		for _, n := range s.ends {
+			total += n
+		}
+		s.mu.Unlock()
+	}
+	return total
+}

@@ -21,6 +21,8 @@ func (m *Meter) WritePrometheus(w io.Writer) error {
 	m.dropUnusedLocked()
 	routes := sortedValues(m.routes)
 	listeners := sortedValues(m.listeners)
+	tunnels := sortedValues(m.tunnels)
+	source := m.source
 	sets := m.sets
 	descs := maps.Clone(m.descs)
 	m.mu.Unlock()
@@ -28,6 +30,7 @@ func (m *Meter) WritePrometheus(w io.Writer) error {
 	var text bytes.Buffer
 	m.writeRequests(&text, routes)
 	m.writeConns(&text, listeners)
+	m.writeTunnels(&text, tunnels, &source)
 	m.writeTLS(&text)
 	m.writeReloads(&text)
 	m.writeProcess(&text)
@@ -50,6 +53,11 @@ func (m *Meter) dropUnusedLocked() {
 	for name, c := range m.listeners {
 		if c.unusedLocked() {
 			delete(m.listeners, name)
+		}
+	}
+	for name, t := range m.tunnels {
+		if t.unusedLocked() {
+			delete(m.tunnels, name)
 		}
 	}
 }

@@ -46,6 +46,7 @@ const (
 	LocalResponse    // a static response or a redirect
 	ReloadedAway     // the listener was removed by a reload
 	Internal         // a bug caught at the border
+	TooManyTunnels   // a limit on tunnels was reached
 
 	// The backend side.
 
@@ -79,6 +80,18 @@ const (
 	TLSFailed    // the TLS handshake with the client failed
 	TunnelDone   // an upgraded connection was closed by its ends
 	KilledByUser // closed through the admin API
+
+	// Ends of tunnels, besides IdleTimeout, MaxLifetime, Draining and the ones above.
+
+	ClosedByClient  // the client ended it in order
+	ClosedByBackend // the backend ended it in order
+	TunnelReset     // one side reset the connection, or vanished
+	TunnelStalled   // one side took no bytes for longer than timeouts.write
+	PingTimeout     // no answer to the gateway's pings
+	BadFrame        // WebSocket framing broken (close code 1002)
+	BadText         // a text message that is not UTF-8 (1007)
+	MessageTooBig   // over tunnel.max_message (1009)
+	TooFast         // over tunnel.message_rate or tunnel.byte_rate (1008)
 	numReasons
 )
 
@@ -118,6 +131,7 @@ var table = [numReasons]struct {
 	LocalResponse:       {"local_response", 0},
 	ReloadedAway:        {"reloaded_away", 0},
 	Internal:            {"internal", 500},
+	TooManyTunnels:      {"too_many_tunnels", 503},
 	NoBackend:           {"no_backend", 503},
 	PoolFull:            {"pool_full", 503},
 	DialFailed:          {"dial_failed", 502},
@@ -142,6 +156,15 @@ var table = [numReasons]struct {
 	TLSFailed:           {"tls_failed", 0},
 	TunnelDone:          {"tunnel_done", 0},
 	KilledByUser:        {"killed_by_user", 0},
+	ClosedByClient:      {"closed_by_client", 0},
+	ClosedByBackend:     {"closed_by_backend", 0},
+	TunnelReset:         {"tunnel_reset", 0},
+	TunnelStalled:       {"tunnel_stalled", 0},
+	PingTimeout:         {"ping_timeout", 0},
+	BadFrame:            {"bad_frame", 0},
+	BadText:             {"bad_text", 0},
+	MessageTooBig:       {"message_too_big", 0},
+	TooFast:             {"too_fast", 0},
 }
 
 // String returns the snake_case word used in metrics, logs and tests.

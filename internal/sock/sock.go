@@ -54,6 +54,9 @@ const (
 	ReadExpired    Cause = 1 << (iota - 1) // reads: the deadline set with ArmRead passed
 	WriteExpired                           // writes: the deadline set with ArmWrite passed
 	Cancelled                              // both: Interrupt was called
+
+	endsReads  = ReadExpired | Cancelled
+	endsWrites = WriteExpired | Cancelled
 )
 
 // Has reports whether one of the causes in some is in c.
@@ -66,11 +69,13 @@ type Watcher interface{ PeerGone() }
 // Conn is a stream socket. One goroutine may read and one other write at a time.
 type Conn struct {
 	// Static after New.
-	nc  net.Conn
-	raw syscall.RawConn
-	sw  *Sweeper
-	rf  func(fd uintptr) bool
-	wf  func(fd uintptr) bool
+	nc net.Conn // nil for a descriptor of our own
+	fd int      // the descriptor of our own, which Go's poller need not know; -1 under a net.Conn
+	sw *Sweeper
+	rf func(fd uintptr) bool
+	wf func(fd uintptr) bool
+
+	raw atomic.Pointer[polled] // set once; for a descriptor of our own, by the first wait
 
 	shard uint32 // of the sweeper
 	slot  int    // index in that shard; guarded by its lock
@@ -98,10 +103,12 @@ type Conn struct {
 	writeFor atomic.Int64 // what ArmWrite was given: each progress starts it anew
 	watchAt  atomic.Int64 // sweeper nanoseconds from which the peer is watched; 0 is not
 	cause    atomic.Uint32
+	yields   atomic.Bool
 	closed   atomic.Bool
 	detached atomic.Bool
 	watcher  Watcher // set before the first Watch, then static
 	onClose  func()  // likewise
+	onWait   func()  // likewise; called once, under mu
 
 	mu sync.Mutex // orders interruptions, their undoing, and Close; never held over I/O
 }
@@ -134,10 +141,10 @@ const (
 // New wraps nc, which must not be used directly afterwards. Sockets that offer no
 // raw descriptor (net.Pipe in tests) work through nc's own methods.
 func New(nc net.Conn, sw *Sweeper) *Conn {
-	c := &Conn{nc: nc, sw: sw}
+	c := &Conn{nc: nc, fd: -1, sw: sw}
 	if sc, ok := nc.(syscall.Conn); ok && rawSupported {
 		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
+			c.raw.Store(&polled{RawConn: raw})
 			c.rf = c.readStep
 			c.wf = c.writeStep
 		}
@@ -168,7 +175,7 @@ func (c *Conn) Roundtrip(out, p []byte) (n int, wrote bool, err error) {
 // sendAndRead sends c.out and reads, in one pass through the poller if the socket
 // takes everything at once.
 func (c *Conn) sendAndRead(p []byte, first step) (int, error) {
-	if c.raw == nil {
+	if c.plain() {
 		if err := c.Flush(); err != nil {
 			return 0, err
 		}
@@ -189,14 +196,14 @@ func (c *Conn) sendAndRead(p []byte, first step) (int, error) {
 }
 
 func (c *Conn) read(p []byte, first step) (int, error) {
-	if c.raw == nil {
+	if c.plain() {
 		if c.noWait {
 			return 0, ErrWouldBlock
 		}
 		return c.nc.Read(p)
 	}
 	c.rbuf, c.rn, c.rerr, c.rstep = p, 0, nil, first
-	err := c.raw.Read(c.rf)
+	err := c.readRaw()
 	c.rbuf = nil
 	if err == nil {
 		err = c.rerr
@@ -319,11 +326,11 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func (c *Conn) write(p []byte) (int, error) {
-	if c.raw == nil {
+	if c.plain() {
 		return c.nc.Write(p)
 	}
 	c.wbuf, c.wn, c.werr = p, 0, nil
-	err := c.raw.Write(c.wf)
+	err := c.writeRaw()
 	c.wbuf = nil
 	if err == nil {
 		err = c.werr
@@ -361,6 +368,10 @@ func (c *Conn) ArmWrite(d time.Duration) {
 	c.writeFor.Store(int64(d))
 	c.writeBy.Store(c.sw.after(d))
 }
+
+// Yield says whether the read that follows is one that nobody needs: its deadline
+// passes at once when the sweep is urged (Sweeper.Urge).
+func (c *Conn) Yield(on bool) { c.yields.Store(on) }
 
 // Disarm removes both deadlines and returns what c was interrupted for so far.
 // After it no deadline that was set before can fire any more.
@@ -410,8 +421,20 @@ func (c *Conn) Resume(what Cause) {
 
 func (c *Conn) setCauseLocked(cause Cause) {
 	c.cause.Store(uint32(cause))
-	_ = c.nc.SetReadDeadline(deadlineFor(cause.Has(ReadExpired | Cancelled)))
-	_ = c.nc.SetWriteDeadline(deadlineFor(cause.Has(WriteExpired | Cancelled)))
+	var d deadliner = c.nc
+	if p := c.raw.Load(); p != nil && p.file != nil {
+		d = p.file
+	} else if c.nc == nil {
+		return // nobody waits; whoever begins to will see the cause
+	}
+	_ = d.SetReadDeadline(deadlineFor(cause.Has(endsReads)))
+	_ = d.SetWriteDeadline(deadlineFor(cause.Has(endsWrites)))
+}
+
+// deadliner is what a wait is ended with.
+type deadliner interface {
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
 }
 
 func deadlineFor(ended bool) time.Time {
@@ -448,6 +471,9 @@ func (c *Conn) CloseWrite() error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
+	if c.nc == nil {
+		return c.shutdownWrite()
+	}
 	if h, ok := c.nc.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()
 	}
@@ -464,12 +490,12 @@ func (c *Conn) Detached() bool { return c.detached.Load() }
 // Dirty reports whether the peer has closed an idle connection or sent bytes that
 // nobody asked for. Roundtrip finds that out by itself, without a call more.
 func (c *Conn) Dirty() bool {
-	if c.raw == nil {
+	if c.plain() {
 		return false
 	}
 	var one [1]byte
 	c.rbuf, c.rerr, c.rstep = one[:], nil, stepPeek
-	err := c.raw.Read(c.rf)
+	err := c.readRaw()
 	c.rbuf = nil
 	return err != nil || c.rerr != nil
 }
@@ -493,20 +519,35 @@ func (c *Conn) CloseDetached() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.nc == nil {
+		return c.closeFD()
+	}
 	return c.nc.Close()
 }
 
 // Reset closes with RST instead of FIN, so that a peer which takes the end of the
 // connection for the end of a message learns that it was cut short.
 func (c *Conn) Reset() error {
-	if l, ok := c.nc.(interface{ SetLinger(int) error }); ok {
+	if c.nc == nil {
+		c.lingerZero()
+	} else if l, ok := c.nc.(interface{ SetLinger(int) error }); ok {
 		_ = l.SetLinger(0)
 	}
 	return c.CloseDetached()
 }
 
 // LocalAddr implements net.Conn.
-func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+func (c *Conn) LocalAddr() net.Addr {
+	if c.nc == nil {
+		return c.fdAddr(false)
+	}
+	return c.nc.LocalAddr()
+}
 
 // RemoteAddr implements net.Conn.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+func (c *Conn) RemoteAddr() net.Addr {
+	if c.nc == nil {
+		return c.fdAddr(true)
+	}
+	return c.nc.RemoteAddr()
+}

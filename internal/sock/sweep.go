@@ -21,6 +21,7 @@ type Sweeper struct {
 	start time.Time
 	now   atomic.Int64 // nanoseconds since start, plus one so that 0 is never a time
 	next  atomic.Uint32
+	urged atomic.Bool
 	stop  chan struct{}
 	once  sync.Once
 
@@ -37,6 +38,14 @@ func NewSweeper() *Sweeper {
 	s.now.Store(1)
 	go s.run()
 	return s
+}
+
+// Urge makes the reads of connections that yield (Conn.Yield) expire at the next
+// sweep, as long as it is on.
+func (s *Sweeper) Urge(on bool) {
+	if s.urged.Load() != on {
+		s.urged.Store(on)
+	}
 }
 
 // Close stops the sweep; deadlines no longer fire.
@@ -62,10 +71,14 @@ func (s *Sweeper) run() {
 // sweep finds the connections whose time has come and acts on them outside the
 // locks.
 func (s *Sweeper) sweep(now int64, hits []*Conn) []*Conn {
+	urged := s.urged.Load()
 	for i := range s.shard {
 		sh := &s.shard[i]
 		sh.mu.Lock()
 		for _, c := range sh.conns {
+			if urged && c.yields.Load() {
+				c.readBy.Store(now)
+			}
 			if due(&c.readBy, now) || due(&c.writeBy, now) || due(&c.watchAt, now) {
 				hits = append(hits, c)
 			}

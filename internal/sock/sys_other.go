@@ -2,7 +2,10 @@
 
 package sock
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+)
 
 // Elsewhere a Conn works through net.Conn's own methods.
 const rawSupported = false
@@ -14,3 +17,9 @@ func (c *Conn) peerGone() bool { return false }
 
 // Readable reports whether there are bytes to read right now; unknown here.
 func (c *Conn) Readable() bool { return false }
+
+func duplicate(*polled) (int, error) { return -1, ErrNoDescriptor }
+func closeFD(int) error              { return ErrNoDescriptor }
+func (c *Conn) shutdownWrite() error { return ErrNoDescriptor }
+func (c *Conn) lingerZero()          {}
+func (c *Conn) fdAddr(bool) net.Addr { return noAddr{} }

@@ -16,15 +16,15 @@ import (
 // closes the connection instead.
 const maxRest = 1 << 20
 
-// ServeBackend answers every request on ln with 200 and size bytes of text until
-// ctx ends. It is as cheap as a backend in Go gets, so that a comparison on few
+// ServeBackend answers every request on ln with 200 and size bytes of text, after
+// delay, until ctx ends. It is as cheap as a backend in Go gets, so that a comparison on few
 // processors measures the gateways. Some paths answer otherwise, in bounded memory:
 //
 //	/status/{code}  with that status
 //	/bytes/{n}      with n bytes, with ?chunked in chunks
 //	/count          with the number of bytes in the request body
-func ServeBackend(ctx context.Context, ln net.Listener, size int) error {
-	b := &backend{body: bytes.Repeat([]byte("x"), size)}
+func ServeBackend(ctx context.Context, ln net.Listener, size int, delay time.Duration) error {
+	b := &backend{body: bytes.Repeat([]byte("x"), size), delay: delay}
 	server := &fasthttp.Server{
 		Handler:            b.serve,
 		Name:               "backend",
@@ -36,12 +36,16 @@ func ServeBackend(ctx context.Context, ln net.Listener, size int) error {
 	return serve(ctx, ln, server.Serve, server.ShutdownWithContext)
 }
 
-// backend answers requests. Its field does not change.
+// backend answers requests. Its fields do not change.
 type backend struct {
-	body []byte
+	body  []byte
+	delay time.Duration
 }
 
 func (b *backend) serve(rc *fasthttp.RequestCtx) {
+	if b.delay > 0 {
+		time.Sleep(b.delay)
+	}
 	rc.SetContentType("text/plain")
 	path := rc.Path()
 	switch {

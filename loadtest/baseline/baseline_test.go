@@ -81,7 +81,7 @@ func TestGatewayTLS(t *testing.T) {
 }
 
 func TestBackend(t *testing.T) {
-	addr := started(t, func(ctx context.Context, ln net.Listener) error { return ServeBackend(ctx, ln, 1024) })
+	addr := started(t, func(ctx context.Context, ln net.Listener) error { return ServeBackend(ctx, ln, 1024, 0) })
 	c := testkit.Dial(t, addr)
 	defer c.Close()
 	// f compares the status and the length of the body.

@@ -65,6 +65,7 @@ type Backend struct {
 	tls     *tls.Config // nil without TLS
 
 	inflight atomic.Int64
+	tunnels  atomic.Int64
 	ewma     ewma
 	down     atomic.Bool
 	tags     atomic.Pointer[[]*Pool] // by Tag; nil where no request of that tag came yet
@@ -100,6 +101,9 @@ func (b *Backend) Server() string { return b.key.server }
 // default port; the target's for SRV records; "localhost" for Unix sockets.
 func (b *Backend) Host() string { return b.host }
 
+// Upstream is the name of the upstream that the backend belongs to.
+func (b *Backend) Upstream() string { return b.fam.name }
+
 // Label is the backend's label in metrics and logs: its address, made unique within the upstream.
 func (b *Backend) Label() string { return b.label }
 
@@ -111,6 +115,19 @@ func (b *Backend) Up() bool { return !b.down.Load() }
 
 // InFlight is the number of requests between Begin and End.
 func (b *Backend) InFlight() int64 { return b.inflight.Load() }
+
+// Tunnels is the number of open tunnels to the backend.
+func (b *Backend) Tunnels() int64 { return b.tunnels.Load() }
+
+// TunnelOpened counts a tunnel to the backend. It weighs on the backend as a request in flight does, for
+// the balancers that compare them, but not for max_in_flight.
+func (b *Backend) TunnelOpened() { b.tunnels.Add(1) }
+
+// TunnelClosed undoes TunnelOpened.
+func (b *Backend) TunnelClosed() { b.tunnels.Add(-1) }
+
+// load is what balancers compare.
+func (b *Backend) load() int64 { return b.inflight.Load() + b.tunnels.Load() }
 
 // Begin counts a request that starts. Set.Take does it together with the choice.
 func (b *Backend) Begin() { b.inflight.Add(1) }

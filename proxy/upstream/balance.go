@@ -189,7 +189,7 @@ func (l *balancer) pickLeast(avoid *Tried) *member {
 			at -= len(l.members)
 		}
 		m := &l.members[at]
-		n := m.b.inflight.Load() + 1
+		n := m.b.load() + 1
 		// n/weight < bestLoad/best.weight, without division
 		if (best == nil || n*int64(best.weight) < bestLoad*int64(m.weight)) && m.usable(avoid) {
 			best, bestLoad = m, n
@@ -296,7 +296,7 @@ func (l *balancer) second(first *member, avoid *Tried) *member {
 }
 
 func (m *member) load(now time.Duration) float64 {
-	return load(m.b.ewma.value(now), m.b.inflight.Load(), m.weight)
+	return load(m.b.ewma.value(now), m.b.load(), m.weight)
 }
 
 // scale maps a random 64-bit number evenly to [0, n).

@@ -13,6 +13,7 @@ import (
 
 	"tickgate/config"
 	"tickgate/internal/reason"
+	"tickgate/internal/sock"
 )
 
 // DialFunc opens a raw connection to b.Network() and b.Address(), before TLS. ctx ends with timeouts.dial or the request.
@@ -138,7 +139,7 @@ func (b *Backend) connectRaw(ctx context.Context) (net.Conn, error) {
 func (b *Backend) handshake(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.conf.tlsTimeout)
 	defer cancel()
-	c := tls.Client(raw, b.tls)
+	c := tls.Client(&sock.Seat{Conn: raw}, b.tls) // a tunnel's socket gets another owner
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}

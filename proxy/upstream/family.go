@@ -134,6 +134,7 @@ func (f *family) writeMetrics(w io.Writer) {
 		}
 		metrics.WriteGaugeUint64(w, "tickgate_upstream_backend_up{"+labels+"}", up)
 		metrics.WriteGaugeFloat64(w, "tickgate_upstream_inflight{"+labels+"}", float64(b.InFlight()))
+		metrics.WriteGaugeFloat64(w, "tickgate_upstream_tunnels{"+labels+"}", float64(b.Tunnels()))
 		var dials, failures uint64
 		for _, p := range b.allPools() {
 			st := p.Stats()

@@ -5,7 +5,8 @@ import "tickgate/internal/meter"
 // Metrics describes the series of this package.
 var Metrics = []meter.Desc{
 	{Name: "tickgate_upstream_backend_up", Type: "gauge", Labels: "upstream, backend", Help: "1 if the backend's health lets it have requests."},
-	{Name: "tickgate_upstream_inflight", Type: "gauge", Labels: "upstream, backend", Help: "Requests and tunnels in flight."},
+	{Name: "tickgate_upstream_inflight", Type: "gauge", Labels: "upstream, backend", Help: "Requests in flight."},
+	{Name: "tickgate_upstream_tunnels", Type: "gauge", Labels: "upstream, backend", Help: "Open tunnels."},
 	{Name: "tickgate_upstream_pool_connections", Type: "gauge", Labels: "upstream, backend, tag, state (idle, in_use, waiting)", Help: "Connections of a pool, and requests waiting for one."},
 	{Name: "tickgate_upstream_pool_wait_seconds", Type: "histogram", Labels: "upstream", Help: "Time that requests waited for a free connection, of those that had to."},
 	{Name: "tickgate_upstream_pool_rejected_total", Type: "counter", Labels: "upstream, backend, tag", Help: "Requests that got no connection within pool.wait_timeout."},

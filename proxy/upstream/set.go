@@ -409,3 +409,18 @@ func hostHeader(t *target, secure bool) string {
 	}
 	return net.JoinHostPort(t.name, t.port)
 }
+
+// Drains reports whether b, a backend of this or an earlier set of the same name, is
+// one that gets no requests because someone wants it so: its server is drained, or no
+// longer configured. An address that merely vanished from a name's lookup is not.
+func (s *Set) Drains(b *Backend) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, addr := range []string{b.address, b.key.server} {
+		if d, ok := s.drains[addr]; ok {
+			return d
+		}
+	}
+	drain, configured := s.configuredDrainLocked(b.key.server)
+	return drain || !configured
+}

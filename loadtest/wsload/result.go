@@ -1,0 +1,154 @@
+package wsload
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"tickgate/loadtest/latency"
+)
+
+// Result is what a run showed.
+type Result struct {
+	// Opened tunnels, and Failed ones; Refused is the failed ones that were answered
+	// with another status than 101, by status, and RetryAfter the same by the value
+	// of that field ("" for none).
+	Opened     int64            `json:"opened"`
+	Failed     int64            `json:"failed"`
+	Refused    map[int]int64    `json:"refused,omitempty"`
+	RetryAfter map[string]int64 `json:"retry_after,omitempty"`
+	OpenTime   latency.Summary  `json:"open_time"`
+	// Sent and Received messages, and Seconds of traffic, waiting for the last echoes
+	// included. MessageTime counts from the time a message was due to its arrival.
+	Sent        int64           `json:"sent"`
+	Received    int64           `json:"received"`
+	Seconds     float64         `json:"seconds"`
+	MessageTime latency.Summary `json:"message_time"`
+	order
+	// Corrupt messages were not what was sent. Unanswered ones never came back on a
+	// tunnel that stayed open; CutOff ones were under way when the server ended the
+	// tunnel. SendFailed counts tunnels on which sending failed.
+	Corrupt    int64 `json:"corrupt"`
+	Unanswered int64 `json:"unanswered"`
+	CutOff     int64 `json:"cut_off"`
+	SendFailed int64 `json:"send_failed"`
+	// Pings that were received and answered.
+	Pings int64 `json:"pings"`
+	// Ended counts the tunnels that the server ended, by close code, or "eof",
+	// "eof_in_frame", "reset", "no_close_answer" or "error" where there was no Close
+	// frame. EndedPerSecond counts them by second, from the first such end on, and
+	// BusiestSecond is the largest share in any window of one second.
+	Ended          map[string]int64 `json:"ended,omitempty"`
+	EndedPerSecond []int            `json:"ended_per_second,omitempty"`
+	BusiestSecond  float64          `json:"busiest_second,omitempty"`
+	// SendLag is how late messages were sent; CPUSeconds is what this process took.
+	// A long lag says that the tool was the bottleneck: TooSlow.
+	SendLag    latency.Summary `json:"send_lag"`
+	CPUSeconds float64         `json:"cpu_seconds"`
+	TooSlow    bool            `json:"too_slow"`
+	// FirstError is the text of the first failure to open.
+	FirstError string `json:"first_error,omitempty"`
+}
+
+// Lost says how many tunnels the server ended.
+func (r *Result) Lost() (n int64) {
+	for _, count := range r.Ended {
+		n += count
+	}
+	return n
+}
+
+// Flawless says that every tunnel opened and stayed open, and every message came
+// back once, in order and as it was sent.
+func (r *Result) Flawless() bool {
+	return r.Failed == 0 && r.Lost() == 0 && r.order == order{} && r.Corrupt == 0 && r.Unanswered == 0 && r.CutOff == 0 && r.SendFailed == 0
+}
+
+// result sums a run up; every reader has ended.
+func (r *run) result(cpu time.Duration) *Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	perSecond, busiest := spread(r.ends)
+	return &Result{
+		Opened: r.opened.Load(), Failed: r.failed, Refused: r.refusals, RetryAfter: r.retryAfter, OpenTime: r.openTime.Summary(),
+		Sent: r.sent.Load(), Received: r.received.Load(), Seconds: r.trafficFor.Seconds(), MessageTime: r.messageTime.Summary(),
+		order: r.order, Corrupt: r.corrupt.Load(), Unanswered: r.unanswered, CutOff: r.cutOff, SendFailed: r.sendFailed.Load(),
+		Pings: r.pings.Load(), Ended: r.closes, EndedPerSecond: perSecond, BusiestSecond: busiest,
+		SendLag: r.lag.Summary(), CPUSeconds: cpu.Seconds(), TooSlow: r.lag.Quantile(0.99) > lagTooLong, FirstError: r.firstError,
+	}
+}
+
+// spread counts ends by second, and finds the largest share within any one second.
+func spread(ends []time.Time) (perSecond []int, busiest float64) {
+	if len(ends) == 0 {
+		return nil, 0
+	}
+	slices.SortFunc(ends, time.Time.Compare)
+	most, from := 0, 0
+	for i, at := range ends {
+		second := int(at.Sub(ends[0]) / time.Second)
+		for len(perSecond) <= second {
+			perSecond = append(perSecond, 0)
+		}
+		perSecond[second]++
+		for at.Sub(ends[from]) >= time.Second {
+			from++
+		}
+		most = max(most, i-from+1)
+	}
+	return perSecond, float64(most) / float64(len(ends))
+}
+
+// WriteTo writes the result for people.
+func (r *Result) WriteTo(w io.Writer) (int64, error) {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-14s "+format+"\n", append([]any{name}, args...)...)
+	}
+	line("tunnels", "%d opened, %d failed%s, %d ended by the server", r.Opened, r.Failed, list(r.Refused), r.Lost())
+	line("opening", "%v", r.OpenTime)
+	if r.Received > 0 || r.Sent > 0 {
+		line("messages", "%d sent, %d received in %.1f s; %d gaps, %d duplicates, %d reordered, %d corrupt, %d unanswered, %d cut off",
+			r.Sent, r.Received, r.Seconds, r.Gaps, r.Duplicates, r.Reordered, r.Corrupt, r.Unanswered, r.CutOff)
+		line("latency", "%v", r.MessageTime)
+	}
+	if len(r.Ended) > 0 {
+		line("ends", "%s, by second %v, at most %.1f %% within one", list(r.Ended), r.EndedPerSecond, r.BusiestSecond*100)
+	}
+	line("this tool", "%.2f s CPU; sent late by: %v", r.CPUSeconds, r.SendLag)
+	if r.TooSlow {
+		line("WARNING", "this tool could not keep up; its latencies are its own")
+	}
+	if r.FirstError != "" {
+		line("first error", "%s", r.FirstError)
+	}
+	n, err := io.WriteString(w, b.String())
+	return int64(n), err
+}
+
+// list writes counts by name, sorted.
+func list[K interface{ ~int | ~string }](counts map[K]int64) string {
+	if len(counts) == 0 {
+		return ""
+	}
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%v: %d", k, counts[k]))
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}

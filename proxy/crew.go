@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// crew is a bounded number of goroutines, workers, that serve connections. A worker
+// keeps its grown stack from one connection to the next; one without work for a while ends.
+//
+// put never blocks: when every worker is busy the connection waits in a queue. What
+// hot connections have of workers without needing them comes back then, by scarce.
+type crew struct {
+	// Static.
+	serve  func(*visit)
+	scarce func(bool) // told when the queue begins and ends to be in use
+	now    func() time.Duration
+
+	waiting atomic.Int32 // length of the queue
+
+	mu      sync.Mutex
+	limit   int       // guarded by mu
+	running int       // guarded by mu
+	idle    []*worker // guarded by mu; the one to be used next is last
+	queue   []visit   // guarded by mu; a ring
+	head    int       // guarded by mu; of the ring
+	stopped bool      // guarded by mu
+}
+
+// worker is one goroutine of a crew.
+type worker struct {
+	next chan visit // capacity 1; closed to end it
+	idle time.Time  // guarded by crew.mu; since when
+}
+
+// workerIdle is how long a worker waits for work before it ends, and crewRound how often
+// that is looked at: a stack of 8 to 16 KiB is cheap to keep for seconds.
+const (
+	workerIdle = 10 * time.Second
+	crewRound  = 5 * time.Second
+)
+
+func newCrew(limit int, serve func(*visit), scarce func(bool), now func() time.Duration) *crew {
+	return &crew{serve: serve, scarce: scarce, now: now, limit: limit}
+}
+
+// setLimit changes how many workers there may be. Fewer end as they fall idle.
+func (w *crew) setLimit(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.limit = n
+}
+
+// put has v served by a worker, soon.
+func (w *crew) put(v visit) {
+	w.mu.Lock()
+	if n := len(w.idle); n > 0 {
+		wk := w.idle[n-1]
+		w.idle[n-1] = nil
+		w.idle = w.idle[:n-1]
+		w.mu.Unlock()
+		wk.next <- v
+		return
+	}
+	if w.running < w.limit {
+		w.running++
+		w.mu.Unlock()
+		wk := &worker{next: make(chan visit, 1)}
+		wk.next <- v
+		go w.work(wk)
+		return
+	}
+	v.queued = w.now()
+	w.pushLocked(v)
+	first := w.waiting.Add(1) == 1
+	w.mu.Unlock()
+	if first {
+		w.scarce(true)
+	}
+}
+
+// work serves what comes until the worker has been idle for too long.
+func (w *crew) work(wk *worker) {
+	for v := range wk.next {
+		for more := true; more; {
+			w.serve(&v)
+			v, more = w.another(wk)
+		}
+	}
+}
+
+// another returns the first of the queue, or puts wk on the idle list.
+func (w *crew) another(wk *worker) (v visit, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) > 0 && w.waiting.Load() > 0 {
+		v = w.popLocked()
+		if w.waiting.Add(-1) == 0 {
+			w.scarce(false)
+		}
+		return v, true
+	}
+	if w.running > w.limit || w.stopped {
+		w.running--
+		close(wk.next)
+		return visit{}, false
+	}
+	wk.idle = time.Now()
+	w.idle = append(w.idle, wk)
+	return visit{}, false
+}
+
+// pushLocked appends to the ring. It grows to the connections that were ever ready at
+// once, which connections.max bounds.
+func (w *crew) pushLocked(v visit) {
+	n := int(w.waiting.Load())
+	if n == len(w.queue) {
+		grown := make([]visit, max(64, 2*n))
+		copied := copy(grown, w.queue[w.head:])
+		copy(grown[copied:], w.queue[:w.head])
+		w.queue, w.head = grown, 0
+	}
+	w.queue[(w.head+n)%len(w.queue)] = v
+}
+
+func (w *crew) popLocked() visit {
+	v := w.queue[w.head]
+	w.queue[w.head] = visit{}
+	w.head = (w.head + 1) % len(w.queue)
+	return v
+}
+
+// trim ends workers that have been idle for too long.
+func (w *crew) trim(now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for n < len(w.idle) && now.Sub(w.idle[n].idle) > workerIdle {
+		close(w.idle[n].next)
+		w.running--
+		n++
+	}
+	w.idle = append(w.idle[:0], w.idle[n:]...)
+	clear(w.idle[len(w.idle):cap(w.idle)])
+	if w.waiting.Load() == 0 && len(w.queue) > 1024 {
+		w.queue, w.head = nil, 0
+	}
+}
+
+// stop ends idle workers, and the others as they fall idle.
+func (w *crew) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+	for _, wk := range w.idle {
+		close(wk.next)
+		w.running--
+	}
+	w.idle = nil
+}
+
+// size returns the goroutines and how many of them are idle.
+func (w *crew) size() (running, idle int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running, len(w.idle)
+}

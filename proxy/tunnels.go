@@ -1,0 +1,363 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"time"
+
+	"tickgate/config"
+	"tickgate/internal/accesslog"
+	"tickgate/internal/h1"
+	"tickgate/internal/meter"
+	"tickgate/internal/reason"
+	"tickgate/limiter"
+	"tickgate/proxy/relay"
+	"tickgate/proxy/upstream"
+)
+
+// tunnelRequest is what an upgrade holds before it is a tunnel.
+type tunnelRequest struct {
+	held bool
+	id   limiter.RouteID
+}
+
+// tunnelHandoff is a tunnel that begins when its worker leaves the connection.
+type tunnelHandoff struct {
+	params relay.Params
+	owner  *tunnelOwner
+}
+
+// tunnelOwner is what the tunnels of one route, backend and listener have in common. It
+// outlives snapshots and references none.
+type tunnelOwner struct {
+	labels  relay.Labels
+	ln      *listener
+	limit   limiter.RouteID
+	metrics *meter.Tunnel
+	backend *upstream.Backend
+
+	refs int // guarded by tunnelOwners.mu
+}
+
+// tunnelOwners interns them. Guarded by mu.
+type tunnelOwners struct {
+	mu  sync.Mutex
+	all map[tunnelKey]*tunnelOwner
+}
+
+// tunnelKey tells owners apart. A listener or backend that a reload replaced by one of the
+// same name is another one.
+type tunnelKey struct {
+	labels  relay.Labels
+	ln      *listener
+	backend *upstream.Backend
+}
+
+// take returns the owner for key, made by create if there is none. A release must follow.
+func (o *tunnelOwners) take(key tunnelKey, create func() *tunnelOwner) *tunnelOwner {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	owner := o.all[key]
+	if owner == nil {
+		owner = create()
+		o.all[key] = owner
+	}
+	owner.refs++
+	return owner
+}
+
+func (o *tunnelOwners) release(owner *tunnelOwner) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if owner.refs--; owner.refs == 0 {
+		delete(o.all, tunnelKey{owner.labels, owner.ln, owner.backend})
+	}
+}
+
+// tunnelPolicy compiles how a route's tunnels are treated.
+func tunnelPolicy(cfg *config.Config, r *config.Route) *relay.Policy {
+	t := &r.Tunnel
+	p := &relay.Policy{
+		Idle: cfg.Timeouts.Tunnel, Lifetime: t.Lifetime, Stall: cfg.Timeouts.Write, Jitter: t.Jitter,
+		Queue: int(cfg.Tunnels.Queue), CloseTimeout: t.CloseTimeout,
+	}
+	if t.Idle > 0 {
+		p.Idle = t.Idle
+	}
+	if t.Mode == "frames" {
+		p.Mode = relay.Frames
+		p.Ping, p.Pong = t.PingInterval, t.PongTimeout
+		p.MaxMessage, p.CheckUTF8 = int64(t.MaxMessage), t.CheckUTF8
+		p.MessageRate, p.ByteRate, p.Delay = int64(t.MessageRate), int64(t.ByteRate), t.OverRate == "delay"
+	}
+	return p
+}
+
+// tunnelCaps are the limits on tunnels in a configuration.
+func (g *Gateway) setTunnelCaps(snap *Snapshot) {
+	routes := map[string]limiter.TunnelCaps{}
+	for i, rt := range snap.routes {
+		if rt.upstream != nil {
+			t := &snap.cfg.Routes[i].Tunnel
+			routes[rt.name] = limiter.TunnelCaps{Max: t.Max, MaxPerClient: t.MaxPerClient}
+		}
+	}
+	all := &snap.cfg.Tunnels
+	g.tunnelCaps.SetCaps(limiter.TunnelCaps{Max: all.Max, MaxPerClient: all.MaxPerClient}, routes)
+}
+
+// tunnelLimits are the limits behind the verdicts, for the metrics.
+var tunnelLimits = map[limiter.TunnelVerdict]meter.TunnelLimit{
+	limiter.TunnelTooMany:                 meter.TunnelsMax,
+	limiter.TunnelTooManyPerClient:        meter.TunnelsMaxPerClient,
+	limiter.TunnelTooManyOnRoute:          meter.TunnelMax,
+	limiter.TunnelTooManyPerClientOnRoute: meter.TunnelMaxPerClient,
+}
+
+// reserveTunnel counts the tunnel that an upgrade asks for, before a backend is bothered.
+func (x *Exchange) reserveTunnel() bool {
+	id, verdict := x.c.gw.tunnelCaps.Acquire(x.rt.name, x.client().addr)
+	if verdict == limiter.TunnelOK {
+		x.tunnelFor = tunnelRequest{held: true, id: id}
+		return true
+	}
+	x.retryIn = time.Second
+	x.rt.tunnelMetrics.Refused(tunnelLimits[verdict])
+	if e := x.c.gw.log.Event(warnLevel, reason.TooManyTunnels.String()); e != nil {
+		e.Str("client", peerText(x.c.peer)).Str("route", x.rt.name).Str("limit", verdict.Key()).Msg("tunnel refused: a limit on tunnels is reached")
+	}
+	return x.fail(reason.TooManyTunnels)
+}
+
+// releaseTunnel gives the place back, unless a tunnel has it.
+func (x *Exchange) releaseTunnel() {
+	if x.tunnelFor.held {
+		x.tunnelFor.held = false
+		x.c.gw.tunnelCaps.Release(x.tunnelFor.id, x.client().addr)
+	}
+}
+
+// handOff prepares the tunnel: the backend's socket is taken out of its pool and the
+// client's follows when the worker leaves it. On false nothing has happened.
+func (x *Exchange) handOff(be backendConn) bool {
+	fd, err := be.sk.Release()
+	if err != nil {
+		return false
+	}
+	be.sk.Detach()
+	owner := x.takeOwner()
+	p := relay.Params{
+		ID: x.c.id, Peer: x.c.peer, Since: x.c.since,
+		Backend:  relay.Leg{FD: fd},
+		ToClient: bytes.Clone(x.rb.buf[x.rb.r:x.rb.w]), ToBackend: bytes.Clone(x.c.in[x.c.r:x.c.w]),
+		Deflate: bytes.Contains(x.res.Get(h1.SecWebSocketExtensions), permessageDeflate),
+		Policy:  x.rt.tunnel, Labels: &owner.labels, Owner: owner,
+	}
+	if be.tls {
+		p.Backend.TLS, p.Backend.Seat = be.secured()
+		p.Backend.Seat.Vacate()
+	}
+	p.Stub = x.stub()
+	x.tunnelFor.held = false // the tunnel has it
+	x.c.r = x.c.w
+	x.c.tunnel = &tunnelHandoff{params: p, owner: owner}
+	x.c.fate = fateRelay
+	return true
+}
+
+var permessageDeflate = []byte("permessage-deflate")
+
+// takeOwner returns what this tunnel has in common with others.
+func (x *Exchange) takeOwner() *tunnelOwner {
+	key := tunnelKey{
+		labels:  relay.Labels{Listener: x.c.ln.name, Route: x.rt.name, Upstream: x.rt.upstreamName(), Backend: x.backend.Label()},
+		ln:      x.c.ln,
+		backend: x.backend,
+	}
+	return x.c.gw.owners.take(key, func() *tunnelOwner {
+		return &tunnelOwner{labels: key.labels, ln: key.ln, backend: key.backend, limit: x.tunnelFor.id, metrics: x.rt.tunnelMetrics}
+	})
+}
+
+// relay gives the connection to the relay, when nothing here touches it any more. On false
+// it is still this worker's, to be closed.
+func (c *clientConn) relay() bool {
+	h := c.tunnel
+	ok := c.sign()
+	fd := -1
+	if ok {
+		var err error
+		fd, err = c.sk.Release()
+		ok = err == nil
+	}
+	h.owner.metrics.Opened(meter.TunnelMode(h.params.Policy.Mode))
+	h.owner.backend.TunnelOpened()
+	if !ok {
+		c.gw.abandonTunnel(h, orReason(c.killed(), reason.Internal))
+		return false
+	}
+	if c.tls != nil {
+		c.seat.Vacate()
+		h.params.Client.TLS, h.params.Client.Seat = c.tls, c.seat
+	} else if c.from.Loop != nil && !c.sk.Waited() {
+		c.unlist() // the relay registers it anew
+	}
+	h.params.Client.FD = fd
+	c.gw.tunnels.Join(h.params)
+	return true
+}
+
+// abandonTunnel ends a tunnel that never got to the relay: its client was closed meanwhile.
+func (g *Gateway) abandonTunnel(h *tunnelHandoff, why reason.Reason) {
+	p := &h.params
+	_ = closeFD(p.Backend.FD)
+	g.backendClosed()
+	now := time.Now()
+	g.settleTunnel(&relay.Ended{
+		ID: p.ID, Peer: p.Peer, Since: p.Since, Opened: now, Labels: p.Labels, Mode: p.Policy.Mode,
+		Reason: why, Stub: p.Stub, Owner: p.Owner,
+	})
+}
+
+// tunnelEnded is told by the relay, on a loop, that a tunnel has ended and its sockets
+// are closed.
+func (g *Gateway) tunnelEnded(e relay.Ended) {
+	owner := e.Owner.(*tunnelOwner)
+	g.backendClosed()
+	g.settleTunnel(&e)
+	g.ended(owner.ln, e.Peer, meter.Relayed, e.Reason)
+}
+
+// settleTunnel takes an ended tunnel out of all counts and has it logged.
+func (g *Gateway) settleTunnel(e *relay.Ended) {
+	owner := e.Owner.(*tunnelOwner)
+	owner.metrics.Ended(e.Lifetime, e.Reason, meter.Flows{ToClient: flowOf(e.ToClient), ToBackend: flowOf(e.ToBackend)})
+	owner.backend.TunnelClosed()
+	client, line := readStub(e)
+	g.tunnelCaps.Release(owner.limit, client.Addr())
+	if access := g.access.Load(); access != nil && line != nil {
+		logTunnel(access, e, client, line)
+	}
+	g.logTunnelEnd(e)
+	g.owners.release(owner)
+}
+
+func flowOf(f relay.Flow) meter.Flow {
+	return meter.Flow{Bytes: f.Bytes, Text: f.Text, Binary: f.Binary, Control: f.Control}
+}
+
+// logTunnelEnd tells the error log of an end that is not an ordinary one.
+func (g *Gateway) logTunnelEnd(e *relay.Ended) {
+	level := debugLevel
+	switch e.Reason {
+	case reason.BadFrame, reason.BadText, reason.MessageTooBig, reason.TooFast, reason.PingTimeout, reason.TunnelStalled:
+		level = infoLevel
+	}
+	if ev := g.log.Event(level, e.Reason.String()); ev != nil {
+		ev.Uint64("connection", e.ID).Str("client", peerText(e.Peer)).Str("route", e.Labels.Route).Str("backend", e.Labels.Backend).
+			Dur("lifetime", e.Lifetime).Uint64("to_client", e.ToClient.Bytes).Uint64("to_backend", e.ToBackend.Bytes).
+			Uint16("code", e.Code).Msg("tunnel ended")
+	}
+}
+
+// A stub is what is wanted of a request when its tunnel ends, much later: the client, if
+// a trusted proxy named it, and for the access log when the request began, its id, what
+// is said of TLS, and its head as it was received. Most tunnels without an access log
+// need none.
+const (
+	stubClient byte = 1 << iota // 16 bytes of address follow
+	stubLine                    // the rest is for the access log
+)
+
+func (x *Exchange) stub() []byte {
+	var flags byte
+	client := x.client().addr
+	if client != x.c.peer.Addr() {
+		flags |= stubClient
+	}
+	if x.rt.accessLog && x.c.gw.access.Load() != nil {
+		flags |= stubLine
+	}
+	if flags == 0 {
+		return nil
+	}
+	s := append(make([]byte, 0, 64+len(x.req.Raw)), flags)
+	if flags&stubClient != 0 {
+		a := client.As16()
+		s = append(s, a[:]...)
+	}
+	if flags&stubLine == 0 {
+		return s
+	}
+	facts := &x.c.facts
+	s = binary.LittleEndian.AppendUint64(s, uint64(x.start.UnixNano()))
+	for _, part := range [stubParts]string{string(x.id()), facts.version, facts.cipher, facts.serverName} {
+		n := min(len(part), 255)
+		s = append(append(s, byte(n)), part[:n]...)
+	}
+	return append(s, x.req.Raw...)
+}
+
+// stubParts counts the strings before the head.
+const stubParts = 4
+
+// readStub returns the client and what the access log needs, nil if that is nothing.
+func readStub(e *relay.Ended) (client netip.AddrPort, line []byte) {
+	client, line = e.Peer, e.Stub
+	if len(line) == 0 {
+		return client, nil
+	}
+	flags := line[0]
+	line = line[1:]
+	if flags&stubClient != 0 {
+		client = netip.AddrPortFrom(netip.AddrFrom16([16]byte(line[:16])).Unmap(), 0)
+		line = line[16:]
+	}
+	if flags&stubLine == 0 {
+		line = nil
+	}
+	return client, line
+}
+
+// logTunnel writes the access log's line of a tunnel.
+func logTunnel(access *accesslog.Logger, e *relay.Ended, client netip.AddrPort, line []byte) {
+	x := exchangePool.Get().(*Exchange)
+	defer exchangePool.Put(x)
+	start := time.Unix(0, int64(binary.LittleEndian.Uint64(line)))
+	line = line[8:]
+	var parts [stubParts]string
+	for i := range parts {
+		n := int(line[0])
+		parts[i], line = string(line[1:1+n]), line[1+n:]
+	}
+	x.req.Reset()
+	limits := h1.Limits{MaxLine: len(line), MaxHead: len(line), MaxFields: len(line)}
+	if n, err := x.req.Parse(line, &limits); n == 0 || err != nil {
+		return // it was accepted once, so this cannot be
+	}
+	now := time.Now()
+	x.record = accesslog.Record{
+		Time: now, Duration: now.Sub(start), ClientAddr: client, Status: 101,
+		BytesSent: int64(e.ToClient.Bytes), BytesReceived: int64(e.ToBackend.Bytes), Reason: e.Reason, Attempts: 1,
+		Route: e.Labels.Route, Upstream: e.Labels.Upstream, Backend: e.Labels.Backend, Listener: e.Labels.Listener, Scheme: "http",
+		RequestID: []byte(parts[0]), TLSVersion: parts[1], TLSCipher: parts[2], TLSServerName: parts[3],
+		Method: x.req.Method(), Host: x.req.Host(), Path: x.req.Path(), Query: x.req.Query(), Target: x.req.Target(), Proto: proto[x.req.Minor&1],
+		Referer: x.req.Get(h1.Referer), UserAgent: x.req.Get(h1.UserAgent), Header: x.lookup,
+	}
+	if parts[1] != "" {
+		x.record.Scheme = "https"
+	}
+	access.Log(&x.record)
+	x.record = accesslog.Record{}
+	x.req.Reset()
+}
+
+// openTunnels tells the metrics what is open.
+func (g *Gateway) openTunnels(emit func(route string, mode meter.TunnelMode, open int, flows meter.Flows)) {
+	g.tunnels.Each(func(i relay.Info) bool {
+		emit(i.Labels.Route, meter.TunnelMode(i.Mode), 1, meter.Flows{ToClient: flowOf(i.ToClient), ToBackend: flowOf(i.ToBackend)})
+		return true
+	})
+}

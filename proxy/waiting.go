@@ -1,0 +1,267 @@
+package proxy
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"tickgate/internal/meter"
+	"tickgate/internal/reason"
+	"tickgate/internal/sock"
+	"tickgate/proxy/park"
+	"tickgate/proxy/reactor"
+	"tickgate/tlsterm"
+)
+
+// Connections without a worker wait in the lot (package park): new ones for their first
+// byte, idle ones for their next request, slow ones for the rest of a head. From there
+// they come back as visits to a crew of workers.
+
+const (
+	// firstRequest is how long a drain leaves a new connection to send its first request.
+	firstRequest = time.Second
+	// headPatience is how long a worker waits for the rest of a head that did not come
+	// in one piece. The pieces of an honest client follow each other closely; for the others
+	// a worker is not the place to wait.
+	headPatience = 50 * time.Millisecond
+)
+
+// visit is a connection that a worker is to look at.
+type visit struct {
+	conn   park.Conn
+	why    park.Why
+	queued time.Duration // since when it waited for a worker; 0 if it did not
+}
+
+// now is the reactor's coarse clock.
+func (g *Gateway) now() time.Duration {
+	if g.loops == nil {
+		return time.Since(g.started)
+	}
+	return g.loops.Now()
+}
+
+// deadline is when d from now has passed for certain: the clock is coarse.
+func (g *Gateway) deadline(d time.Duration) time.Duration { return g.now() + d + reactor.TickInterval }
+
+// patience is how long a hot connection waits for a request before it parks.
+func (c *clientConn) patience() time.Duration {
+	switch {
+	case c.gw.lot == nil:
+		return c.idleLimit()
+	case c.requests == int(c.from.Served): // its bytes have woken it, or it comes from its handshake
+		return 0
+	case c.gw.workers.waiting.Load() > 0:
+		return 0
+	}
+	return c.gw.snap.Load().cfg.Workers.ParkAfter
+}
+
+// headPatience is how long a worker waits for more of a head.
+func (c *clientConn) headPatience() time.Duration {
+	if c.from.Phase == park.Head && c.requests == int(c.from.Served) {
+		return 0 // it was slow before
+	}
+	return headPatience
+}
+
+// mayPark reports whether nothing has come, rather than the end of the connection.
+func (c *clientConn) mayPark(cause sock.Cause) bool {
+	if c.gw.lot == nil || cause.Has(sock.Cancelled|sock.WriteExpired) {
+		return false
+	}
+	return cause.Has(sock.ReadExpired) || errors.Is(c.readErr, sock.ErrWouldBlock)
+}
+
+// park gives the connection to the lot. On false it is still this worker's, to be
+// closed.
+func (c *clientConn) park() bool {
+	if !c.sign() {
+		return false
+	}
+	p := c.ticket()
+	fd, err := c.sk.Release()
+	if err != nil {
+		c.end = reason.Internal
+		return false
+	}
+	p.FD = fd
+	if c.sk.Waited() {
+		p.Loop = nil // OnWait took it out
+	}
+	if c.tls != nil {
+		c.seat.Vacate()
+		tlsterm.Trim(c.tls)
+		p.TLS, p.Seat = c.tls, c.seat
+	}
+	c.setState(meter.Parked)
+	if !c.gw.lot.Park(p) {
+		c.gw.closeParked(p, reason.ShutDown)
+	}
+	return true
+}
+
+// sign says that the connection leaves this object, unless someone wants it closed.
+func (c *clientConn) sign() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.killedBy != reason.OK {
+		return false
+	}
+	c.left = true
+	return true
+}
+
+// ticket describes the connection to the lot.
+func (c *clientConn) ticket() park.Conn {
+	p := park.Conn{
+		ID: c.id, Peer: c.peer, Owner: c.ln.index, Phase: park.Idle, Since: c.since.UnixNano(),
+		Served: uint32(c.requests), Until: c.idleBy, Loop: c.from.Loop,
+	}
+	snap := c.gw.snap.Load()
+	if rest := c.in[c.r:c.w]; len(rest) > 0 {
+		p.Rest = append(make([]byte, 0, len(rest)), rest...)
+	} else if c.tls != nil && c.begun == 0 && c.from.Phase == park.Idle && c.requests == int(c.from.Served) {
+		c.begun = c.gw.now() // it was woken by a part of a TLS record
+	}
+	if c.begun != 0 {
+		p.Phase, p.Begun = park.Head, c.begun
+		p.Until = c.begun + snap.cfg.Timeouts.Head + reactor.TickInterval
+	}
+	if age := snap.cfg.Limits.MaxConnAge; age > 0 && p.Phase == park.Idle {
+		p.Until = min(p.Until, c.gw.deadline(age-time.Since(c.since)))
+	}
+	return p
+}
+
+// wake is told by the lot, on a loop, that a connection waits no longer.
+func (g *Gateway) wake(p park.Conn, why park.Why) {
+	switch {
+	case why == park.Evicted && g.draining.Load() && readable(p.FD):
+		why = park.Ready // a request came in the same moment: it gets its answer
+	case why == park.Gone:
+		end := reason.ClientClosed
+		if p.Phase == park.Head {
+			end = reason.ClientGone
+		}
+		g.closeParked(p, end)
+		return
+	case why != park.Ready && p.TLS == nil && (why != park.Expired || p.Phase != park.Head):
+		g.closeParked(p, g.whyClosed(&p, why))
+		return
+	}
+	v := visit{conn: p, why: why}
+	if p.Phase == park.Fresh && g.listener(p.Owner).tls.Load() != nil {
+		g.handshakers.put(v)
+		return
+	}
+	g.workers.put(v)
+}
+
+// whyClosed says why a waiting connection is ended by the gateway.
+func (g *Gateway) whyClosed(p *park.Conn, why park.Why) reason.Reason {
+	switch {
+	case why == park.Evicted && g.stopping.Load():
+		return reason.ShutDown
+	case why == park.Evicted && g.draining.Load():
+		return reason.Draining
+	case why == park.Evicted:
+		return reason.KilledByUser
+	}
+	if p.Phase == park.Fresh && g.listener(p.Owner).tls.Load() != nil {
+		g.tlsFailures[tlsterm.TimedOut].Add(1)
+		return reason.TLSFailed
+	}
+	limit := g.snap.Load().cfg.Limits.MaxConnAge
+	if p.Phase == park.Idle && limit > 0 && time.Since(time.Unix(0, p.Since)) >= limit {
+		return reason.MaxLifetime
+	}
+	return reason.IdleTimeout
+}
+
+// closeParked ends a connection that has no worker.
+func (g *Gateway) closeParked(p park.Conn, why reason.Reason) {
+	if why == reason.KilledByUser && g.resetID.Load() == p.ID {
+		abortOnClose(p.FD)
+	}
+	_ = closeFD(p.FD)
+	state := meter.Parked
+	if p.Phase == park.Fresh {
+		state = meter.Accepted
+	}
+	g.ended(g.listener(p.Owner), p.Peer, state, why)
+}
+
+// ended takes a closed connection out of all counts.
+func (g *Gateway) ended(ln *listener, peer netip.AddrPort, state meter.ConnState, why reason.Reason) {
+	g.conns.Release(peer.Addr())
+	g.meter.FDs.Client.Add(-1)
+	ln.meter.Closed(state, why)
+	ln.open.Add(-1)
+}
+
+// visit serves a connection that came from the lot.
+func (g *Gateway) visit(v *visit) {
+	c := g.heat(v)
+	switch {
+	case v.why == park.Ready:
+		c.run()
+	case v.why == park.Expired && v.conn.Phase == park.Head:
+		c.expireHead()
+	default:
+		c.end = g.whyClosed(&v.conn, v.why)
+		c.leave() // over TLS with close_notify
+	}
+}
+
+// heat makes a connection out of what the lot kept of it.
+func (g *Gateway) heat(v *visit) *clientConn {
+	p := &v.conn
+	c := &clientConn{
+		gw: g, ln: g.listener(p.Owner), sk: sock.NewFD(p.FD, g.sweeper), id: p.ID, peer: p.Peer,
+		since: time.Unix(0, p.Since), from: *p, tls: p.TLS, seat: p.Seat, requests: int(p.Served), begun: p.Begun,
+	}
+	if v.queued != 0 {
+		c.queued = max(1, g.now()-v.queued)
+	}
+	if p.Phase == park.Idle {
+		c.idleBy = p.Until
+	}
+	c.served.Store(p.Served > 0)
+	c.rw = c.sk
+	state := meter.Parked
+	if p.Phase == park.Fresh {
+		state = meter.Accepted
+		if conf := c.ln.tls.Load(); conf != nil {
+			c.secure(conf)
+		}
+	}
+	c.state.Store(uint32(state))
+	if c.tls != nil {
+		c.seat.Take(c.sk)
+		c.rw = c.tls
+		if p.Phase != park.Fresh {
+			c.noteTLS()
+		}
+	}
+	if p.Loop != nil {
+		c.sk.OnWait(c.unlist)
+	}
+	c.sk.SetWatcher(c)
+	g.remember(c)
+	return c
+}
+
+// unlist takes the socket out of the lot's loop, before Go's poller learns of it: two
+// pollers would be told of every byte.
+func (c *clientConn) unlist() { c.gw.lot.Unregister(&c.from) }
+
+// expireHead answers a client whose head did not become whole while it was parked.
+func (c *clientConn) expireHead() {
+	defer c.leave()
+	defer c.rescue()
+	c.bind()
+	c.recall()
+	c.activate()
+	c.headLate(c.gw.snap.Load())
+}
