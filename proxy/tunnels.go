@@ -201,7 +201,8 @@ func (c *clientConn) relay() bool {
 	if c.tls != nil {
 		c.seat.Vacate()
 		h.params.Client.TLS, h.params.Client.Seat = c.tls, c.seat
-	} else if c.from.Loop != nil && !c.sk.Waited() {
+	}
+	if c.from.Loop != nil && !c.sk.Waited() {
 		c.unlist() // the relay registers it anew
 	}
 	h.params.Client.FD = fd
