@@ -69,7 +69,8 @@ type Admin struct {
 type Workers struct {
 	// Most requests served at once, over all listeners.
 	Max int `yaml:"max" default:"4096" min:"1"`
-	// A connection that is idle for this long gives up its goroutine and buffers and waits parked, for some hundred bytes. Shorter saves
+	// A connection that is idle for this long gives up its goroutine and buffers and waits parked, for some hundred bytes. One whose last two
+	// requests were further apart than that, or that had only one as yet, does so after its response. Shorter saves
 	// memory and costs CPU on clients that pause briefly; 0s parks after every response.
 	ParkAfter time.Duration `yaml:"park_after" default:"2s" min:"0s"`
 	// A request that finds no free worker waits at most this long, then gets 503 with Retry-After.

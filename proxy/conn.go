@@ -43,6 +43,7 @@ type clientConn struct {
 	begun    time.Duration // when the first bytes of the head came, as far as known; 0 is now
 	idleBy   time.Duration // when the wait for a request ends
 	queued   time.Duration // the wait for a worker, not yet told to a request
+	warm     bool          // its requests follow each other within workers.park_after
 	fate     fate
 	end      reason.Reason
 	tunnel   *tunnelHandoff

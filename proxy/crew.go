@@ -14,7 +14,7 @@ import (
 type crew struct {
 	// Static.
 	serve  func(*visit)
-	scarce func(bool) // told when the queue begins and ends to be in use
+	scarce func(bool) // told when the queue begins and ends to be in use, under the lock: it must not block
 	now    func() time.Duration
 
 	waiting atomic.Int32 // length of the queue
@@ -45,11 +45,23 @@ func newCrew(limit int, serve func(*visit), scarce func(bool), now func() time.D
 	return &crew{serve: serve, scarce: scarce, now: now, limit: limit}
 }
 
-// setLimit changes how many workers there may be. Fewer end as they fall idle.
+// setLimit changes how many workers there may be. Fewer end as they fall idle; more begin
+// with what waits.
 func (w *crew) setLimit(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.limit = n
+	for w.running < w.limit && w.waiting.Load() > 0 {
+		w.startLocked(w.nextLocked())
+	}
+}
+
+// startLocked starts a worker with v.
+func (w *crew) startLocked(v visit) {
+	w.running++
+	wk := &worker{next: make(chan visit, 1)}
+	wk.next <- v
+	go w.work(wk)
 }
 
 // put has v served by a worker, soon.
@@ -64,19 +76,15 @@ func (w *crew) put(v visit) {
 		return
 	}
 	if w.running < w.limit {
-		w.running++
+		w.startLocked(v)
 		w.mu.Unlock()
-		wk := &worker{next: make(chan visit, 1)}
-		wk.next <- v
-		go w.work(wk)
 		return
 	}
+	defer w.mu.Unlock()
 	v.queued = w.now()
 	w.pushLocked(v)
-	first := w.waiting.Add(1) == 1
-	w.mu.Unlock()
-	if first {
-		w.scarce(true)
+	if w.waiting.Add(1) == 1 {
+		w.scarce(true) // under the lock, so that the end cannot be told before the beginning
 	}
 }
 
@@ -94,12 +102,8 @@ func (w *crew) work(wk *worker) {
 func (w *crew) another(wk *worker) (v visit, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.queue) > 0 && w.waiting.Load() > 0 {
-		v = w.popLocked()
-		if w.waiting.Add(-1) == 0 {
-			w.scarce(false)
-		}
-		return v, true
+	if w.waiting.Load() > 0 {
+		return w.nextLocked(), true
 	}
 	if w.running > w.limit || w.stopped {
 		w.running--
@@ -122,6 +126,15 @@ func (w *crew) pushLocked(v visit) {
 		w.queue, w.head = grown, 0
 	}
 	w.queue[(w.head+n)%len(w.queue)] = v
+}
+
+// nextLocked takes the first of the queue, which must not be empty.
+func (w *crew) nextLocked() visit {
+	v := w.popLocked()
+	if w.waiting.Add(-1) == 0 {
+		w.scarce(false)
+	}
+	return v
 }
 
 func (w *crew) popLocked() visit {

@@ -109,7 +109,7 @@ note() {
 	add idle "$(calc "$1 / $ticks_per_second / $idle * 100" 1)"
 	add p50 "$(calc "$(json "$log" p50_us message_time) / 1000")"
 	add p99 "$(calc "$(json "$log" p99_us message_time) / 1000")"
-	add tool "$(calc "$(json "$log" cpu_seconds) * 1e6 / $crossed" 1)"
+	add tool "$(calc "$(json "$log" traffic_cpu_seconds) * 1e6 / $crossed" 1)"
 	printf '  %-4s %-9s %7s us CPU per message, %d messages\n' "$kind" "$peer" "$(tail -n 1 <<<"${samples["cpu $kind $peer"]%$'\n'}")" "$crossed" >&2
 }
 

@@ -91,14 +91,18 @@ reload() {
 	die "reload $1 did not take effect within 20 s"
 }
 
-# settled_pss prints the PSS in KiB after some seconds and a garbage collection, so that
-# before and after compare what is held.
+# settled_pss prints the PSS in KiB after garbage collections, once it stands still or
+# after a minute, so that before and after compare what is held.
 settled_pss() {
-	sleep 5
-	curl -s -o /dev/null "http://$admin/debug/pprof/heap?gc=1"
-	curl -s -o /dev/null "http://$admin/debug/pprof/heap?gc=1"
-	sleep 1
-	pss_kib "$gateway_pid"
+	local before now=0
+	for _ in {1..12}; do
+		sleep 5
+		curl -s -o /dev/null "http://$admin/debug/pprof/heap?gc=1"
+		before=$now
+		now=$(pss_kib "$gateway_pid")
+		(((now - before) * 50 < now && (before - now) * 50 < now)) && break
+	done
+	printf '%s\n' "$now"
 }
 
 start ws-backend bin/tickload ws-backend -listen "127.0.0.1:$ws_port"

@@ -9,37 +9,11 @@ import (
 	"time"
 )
 
-// When a second collection is asked for so that memory goes back to the system.
-const (
-	// A heap that fell below this share of its largest, in percent, has lost what it was grown for.
-	fellTo = 50
-	// Less than this that could go back is not worth a collection.
-	minRelease = 64 << 20
-	// Traffic brings the second collection by itself, unless it is too little for one in this time.
-	settleTime = 5 * time.Second
-	// Not more often than this.
-	releaseEvery = time.Minute
-)
-
-// Bounds and steps of GOGC.
-const (
-	// GOGC is left as it is while the one wanted differs by less than this share, in
-	// percent, since a change stops the world for some ten microseconds.
-	keepWithin = 10
-	// Bounds of GOGC. The upper one is for a small heap with a large min_headroom; the lower one, for one with
-	// large stacks, is where collections would take most of a processor.
-	minGOGC, maxGOGC = 5, 1_000_000
-	// The runtime collects at no less than this many bytes times GOGC/100, whatever is
-	// alive (runtime/mgcpacer.go, defaultHeapMinimum).
-	heapMinimum = 4 << 20
-)
-
 // Tuner keeps the garbage collector's settings. There is one in a process.
 //
 // It hears of each collection from an object that dies in it (a sentinel), not from a
-// clock: the new GOGC then applies to the very next cycle, however fast they follow each other, and an
-// idle process is not woken. Such a process collects every two minutes by itself
-// (runtime/proc.go, forcegcperiod), so a drop is noticed by then.
+// clock: the new GOGC then applies to the very next cycle, however fast they follow each other. What must be
+// noticed without a collection, that traffic has ceased, it sees by looking once a second.
 type Tuner struct {
 	rt collector
 	// env is os.Getenv; the variables that are set belong to the operator.
@@ -50,14 +24,25 @@ type Tuner struct {
 	ended  chan struct{}
 
 	mu       sync.Mutex
-	opts     Options   // guarded by mu
-	closed   bool      // guarded by mu
-	peak     uint64    // guarded by mu; largest live heap since the last drop
-	dropped  bool      // guarded by mu; the last collection found a drop
-	released time.Time // guarded by mu; last release
-	releases uint64    // guarded by mu
-	gogc     int       // guarded by mu; in force
-	before   settings  // guarded by mu; to be restored by Close
+	opts     Options  // guarded by mu
+	closed   bool     // guarded by mu
+	gogc     int      // guarded by mu; in force
+	headroom uint64   // guarded by mu; that gogc stands for
+	last     cycle    // guarded by mu
+	quiet    quiet    // guarded by mu
+	squeeze  int      // guarded by mu; looks for which the runtime still gives memory back
+	asked    uint64   // guarded by mu; collections asked for
+	before   settings // guarded by mu; to be restored by Close
+}
+
+// cycle is the last collection.
+type cycle struct {
+	at        time.Time
+	n, forced uint64        // cycles up to it, and those of them that were asked for
+	live      uint64        // bytes found alive
+	allocated uint64        // bytes up to it
+	spent     float64       // CPU seconds on collections up to it
+	cost      time.Duration // what it took, in CPU time
 }
 
 // settings is what the runtime had before.
@@ -77,6 +62,7 @@ func start(o Options, rt collector, env func(string) string) *Tuner {
 	s := rt.read()
 	t.before = settings{s.GOGC, s.Limit}
 	t.gogc = s.GOGC
+	t.last = cycle{at: time.Now(), n: s.Cycles, forced: s.Forced, allocated: s.Allocated, spent: s.AllGCCPU}
 	t.SetOptions(o)
 	go t.run()
 	return t
@@ -97,13 +83,19 @@ func (t *Tuner) SetOptions(o Options) {
 		}
 		t.rt.setLimit(limit)
 	}
-	if t.env("GOGC") == "" {
-		if o.Adaptive {
-			t.tuneLocked(t.rt.read())
-		} else {
-			t.setLocked(t.before.gogc)
-		}
+	switch {
+	case t.adaptiveLocked():
+		s := t.rt.read()
+		t.tuneLocked(s, t.wantLocked(s, time.Now()))
+	case t.env("GOGC") == "":
+		t.setLocked(t.before.gogc)
 	}
+}
+
+// adaptiveLocked reports whether there is anything to do but to set the limit. Who sets GOGC has decided about
+// collections, for instance that there be none.
+func (t *Tuner) adaptiveLocked() bool {
+	return !t.closed && t.opts.Adaptive && t.env("GOGC") == ""
 }
 
 // Close restores what the runtime had before New.
@@ -127,74 +119,112 @@ func (t *Tuner) Close() {
 
 func (t *Tuner) run() {
 	defer close(t.ended)
-	settled := time.NewTimer(settleTime)
-	settled.Stop()
+	looks := time.NewTicker(lookEvery)
+	defer looks.Stop()
 	t.rt.arm(t.cycles)
 	for {
 		select {
 		case <-t.stop:
-			settled.Stop()
 			return
-		case <-settled.C:
-			t.settled(time.Now())
 		case <-t.cycles:
 			t.rt.arm(t.cycles)
-			if t.collected(time.Now()) {
-				settled.Reset(settleTime)
-			} else {
-				settled.Stop()
+			t.collected(time.Now())
+		case now := <-looks.C:
+			if t.look(now) {
+				t.rt.collect()
 			}
 		}
 	}
 }
 
-// collected does what follows a collection. On true the heap has dropped, and settled is to be
-// called unless another collection comes first.
-func (t *Tuner) collected(now time.Time) (dropped bool) {
+// collected does what follows a collection.
+func (t *Tuner) collected(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || !t.opts.Adaptive {
-		return false
+	if !t.adaptiveLocked() {
+		return
 	}
 	s := t.rt.read()
-	if t.env("GOGC") == "" {
-		t.tuneLocked(s)
+	headroom := t.wantLocked(s, now)
+	if n := s.Cycles - t.last.n; n > 0 {
+		// More than one may have ended until this goroutine ran.
+		cost := time.Duration((s.AllGCCPU - t.last.spent) / float64(n) * float64(time.Second))
+		if s.Forced == t.last.forced {
+			t.squeeze = 0 // there is traffic, that may not run into one collection after the other
+		}
+		t.quiet.collected(t.last.live, s.Live, s.Goroutines)
+		t.last = cycle{
+			at: now, n: s.Cycles, forced: s.Forced, live: s.Live,
+			allocated: s.Allocated, spent: s.AllGCCPU, cost: cost,
+		}
 	}
-	t.dropped = t.droppedLocked(s, now)
-	return t.dropped
+	if t.squeeze == 0 {
+		t.tuneLocked(s, headroom)
+	}
 }
 
-// droppedLocked decides whether there is memory that should go back to the system.
-func (t *Tuner) droppedLocked(s Stats, now time.Time) bool {
-	t.peak = max(t.peak, s.Live)
-	if s.Live*100 > t.peak*fellTo || s.Releasable < minRelease {
-		return false
-	}
-	if !t.released.IsZero() && now.Sub(t.released) < releaseEvery {
-		return false
-	}
-	t.peak = s.Live
-	return true
-}
-
-// settled asks for the second collection, which did not come by itself.
-func (t *Tuner) settled(now time.Time) {
+// look does what is to be done without a collection, and reports whether to ask for one.
+func (t *Tuner) look(now time.Time) (collect bool) {
 	t.mu.Lock()
-	release := t.dropped && !t.closed
-	t.dropped = false
-	if release {
-		t.released = now
-		t.releases++
+	defer t.mu.Unlock()
+	if !t.adaptiveLocked() {
+		return false
 	}
-	t.mu.Unlock()
-	if release {
-		t.rt.collect()
+	u := t.rt.look()
+	collect = t.quiet.look(u, t.last.live, t.last.cost, now)
+	if collect {
+		t.asked++
+		t.squeeze = squeezeLooks
+		return true
+	}
+	t.squeezeLocked(u)
+	t.shrinkLocked(u, now)
+	return false
+}
+
+// squeezeLocked has the runtime give free memory back.
+//
+// Its scavenger does so in the background, at about 1 % of a processor, down to a tenth more than the heap
+// may grow to. So until free memory is gone the heap may not grow.
+//
+// Do not use debug.FreeOSMemory here: it returns all at once, and a collection that begins meanwhile waits for
+// it with the world stopped.
+func (t *Tuner) squeezeLocked(u usage) {
+	if t.squeeze == 0 {
+		return
+	}
+	t.squeeze--
+	if u.Free < squeezeTo || t.quiet.looks == 0 {
+		t.squeeze = 0
+	}
+	if t.squeeze > 0 {
+		t.setLocked(minGOGC)
+		return
+	}
+	t.tuneLocked(t.rt.read(), uint64(t.opts.MinHeadroom))
+}
+
+// shrinkLocked lowers the headroom while collections stay away.
+func (t *Tuner) shrinkLocked(u usage, now time.Time) {
+	elapsed := now.Sub(t.last.at)
+	if t.squeeze > 0 || elapsed < interval(window, t.last.cost) || t.headroom <= uint64(t.opts.MinHeadroom) {
+		return
+	}
+	want := headroomFor(u.Allocated-t.last.allocated, elapsed, t.last.cost, t.last.live, &t.opts)
+	if want*shrinkBy <= t.headroom || want == uint64(t.opts.MinHeadroom) {
+		t.tuneLocked(t.rt.read(), want)
 	}
 }
 
-// tuneLocked sets GOGC for the cycle that has begun.
-func (t *Tuner) tuneLocked(s Stats) {
-	want := gogcFor(s, &t.opts)
+// wantLocked returns the headroom that suits what was allocated since the last collection.
+func (t *Tuner) wantLocked(s Stats, now time.Time) uint64 {
+	return headroomFor(s.Allocated-t.last.allocated, now.Sub(t.last.at), t.last.cost, s.Live, &t.opts)
+}
+
+// tuneLocked sets GOGC so that the heap may grow by headroom.
+func (t *Tuner) tuneLocked(s Stats, headroom uint64) {
+	t.headroom = headroom
+	want := gogcFor(s, headroom)
 	if diff := max(want, t.gogc) - min(want, t.gogc); diff*100 < t.gogc*keepWithin {
 		return
 	}
@@ -208,27 +238,12 @@ func (t *Tuner) setLocked(gogc int) {
 	}
 }
 
-// gogcFor returns the GOGC that lets the heap grow by the headroom wanted.
-//
-// The runtime's goal is, with stacks and globals, live + (live+stacks+globals)·GOGC/100, and at least
-// heapMinimum·GOGC/100, which is more than wanted for small heaps unless GOGC is bounded by it.
-//
-// The memory limit needs no care here: the runtime collects at the lower of this
-// goal and the one that the limit leaves, so a large GOGC cannot push memory above the
-// limit. Nor is GOGC lowered towards the limit, which would collect before the limit asks for it.
-func gogcFor(s Stats, o *Options) int {
-	headroom := max(uint64(o.MinHeadroom), s.Live/100*uint64(o.Headroom))
-	gogc := headroom * 100 / max(1, s.Live+s.Stacks+s.Globals)
-	gogc = min(gogc, (s.Live+headroom)*100/heapMinimum)
-	return int(min(max(gogc, minGOGC), maxGOGC))
-}
-
 // Stats returns the figures of this moment.
 func (t *Tuner) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.rt.read()
-	s.Releases = t.releases
+	s.Asked = t.asked
 	return s
 }
 

@@ -17,59 +17,100 @@ const mib = 1 << 20
 // fake is a runtime that writes down what it is told.
 type fake struct {
 	Stats
-	gogcs     []int
-	limits    []int64
-	collected int
+	gogcs  []int
+	limits []int64
+	free   uint64
+	stacks uint64
 }
 
-func (f *fake) read() Stats         { return f.Stats }
+func (f *fake) read() Stats { return f.Stats }
+func (f *fake) look() usage {
+	return usage{Allocated: f.Allocated, Free: f.free, Stacks: f.stacks, Goroutines: f.Goroutines}
+}
 func (f *fake) setGOGC(n int)       { f.GOGC = n; f.gogcs = append(f.gogcs, n) }
 func (f *fake) setLimit(max int64)  { f.Limit = max; f.limits = append(f.limits, max) }
-func (f *fake) collect()            { f.collected++ }
+func (f *fake) collect()            {}
 func (f *fake) arm(chan<- struct{}) {}
+
+// cycle is a collection that takes cost and finds liveMiB alive.
+func (f *fake) cycle(liveMiB uint64, cost time.Duration) {
+	f.Live = liveMiB * mib
+	f.Cycles++
+	f.AllGCCPU += cost.Seconds()
+}
 
 func newFake() *fake { return &fake{Stats: Stats{GOGC: 100, Limit: math.MaxInt64}} }
 
-var normal = Options{Adaptive: true, MinHeadroom: 32 * mib, Headroom: 20}
+var normal = Options{Adaptive: true, MinHeadroom: 4 * mib, MaxHeadroom: 64 * mib, Headroom: 20}
+
+func TestHeadroomFor(t *testing.T) {
+	f := func(what string, allocatedMiB uint64, elapsed, cost time.Duration, liveMiB, wantMiB uint64) {
+		t.Helper()
+		got := headroomFor(allocatedMiB*mib, elapsed, cost, liveMiB*mib, &normal)
+		if diff := max(got, wantMiB*mib) - min(got, wantMiB*mib); diff > mib/100 {
+			t.Errorf("%s: %d bytes, want %d MiB", what, got, wantMiB)
+		}
+	}
+	const second, milli = time.Second, time.Millisecond
+	f("nothing allocated", 0, second, 0, 0, 4)
+	f("little", 2, second, 0, 0, 4)
+	f("1.5 s of it", 20, second, 0, 0, 30)
+	f("1.5 s of it, measured over longer", 200, 10*second, 15*milli, 0, 30)
+	f("at most", 50, second, 0, 0, 64)
+	f("a large heap may have more", 100, second, 0, 500, 100)
+	f("collections are dear", 2, second, 100*milli, 100, 20)
+	f("dear, at most", 20, second, 100*milli, 100, 64)
+	f("dear, but nothing is allocated", 0, second, second, 100, 4)
+	f("too short a time for a rate", 1, time.Microsecond, 0, 0, 15)
+}
 
 func TestGOGCFor(t *testing.T) {
-	f := func(liveMiB, stacksMiB uint64, o Options, want int) {
+	f := func(liveMiB, stacksMiB, headroomMiB uint64, want int) {
 		t.Helper()
-		if got := gogcFor(Stats{Live: liveMiB * mib, Stacks: stacksMiB * mib}, &o); got != want {
-			t.Errorf("live %d MiB, stacks %d MiB: GOGC %d, want %d", liveMiB, stacksMiB, got, want)
+		if got := gogcFor(Stats{Live: liveMiB * mib, Stacks: stacksMiB * mib}, headroomMiB*mib); got != want {
+			t.Errorf("live %d MiB, stacks %d MiB, headroom %d MiB: GOGC %d, want %d", liveMiB, stacksMiB, headroomMiB, got, want)
 		}
 	}
 	// Nearly nothing is alive: the runtime collects at 4 MiB times GOGC/100.
-	f(0, 0, normal, 800)
-	f(1, 0, normal, 825)
-	f(4, 0, normal, 800)
-	// min_headroom.
-	f(16, 0, normal, 200)
-	f(32, 0, normal, 100)
-	f(64, 0, normal, 50)
-	// headroom_percent, from 160 MiB on.
-	f(160, 0, normal, 20)
-	f(1000, 0, normal, 20)
-	f(10_000, 0, normal, 20)
-	f(10_000, 0, Options{MinHeadroom: 32 * mib, Headroom: 400}, 400)
+	f(0, 0, 32, 800)
+	f(1, 0, 32, 825)
+	f(4, 0, 32, 800)
+	f(0, 0, 4, 100)
+	f(1, 0, 4, 125)
+	// More is alive.
+	f(16, 0, 32, 200)
+	f(32, 0, 32, 100)
+	f(1000, 0, 200, 20)
+	f(10, 0, 4, 40)
+	f(1000, 0, 4, minGOGC)
 	// Stacks are multiplied by GOGC, too.
-	f(64, 64, normal, 25)
-	f(64, 6400, normal, minGOGC)
-	// A large minimum.
-	f(1, 0, Options{MinHeadroom: 4096 * mib, Headroom: 20}, 102425)
-	f(1, 0, Options{MinHeadroom: 1 << 45, Headroom: 20}, maxGOGC)
+	f(64, 64, 32, 25)
+	f(64, 6400, 32, minGOGC)
+	// A large headroom.
+	f(1, 0, 4096, 102425)
+	f(1, 0, 1<<25, maxGOGC)
 }
 
 func TestSettings(t *testing.T) {
 	f := func(what string, o Options, env map[string]string, gogcs []int, limits []int64) {
 		t.Helper()
 		rt := newFake()
-		rt.Live = 64 * mib
+		rt.Live = 40 * mib
 		tuner := start(o, rt, func(name string) string { return env[name] })
 		if !slices.Equal(rt.gogcs, gogcs) || !slices.Equal(rt.limits, limits) {
 			t.Errorf("%s: GOGC %v, limits %v; want %v, %v", what, rt.gogcs, rt.limits, gogcs, limits)
 		}
-		tuner.collected(time.Now())
+		now := time.Now()
+		rt.Allocated = 100 * mib
+		asked := false
+		for range 20 {
+			now = now.Add(lookEvery)
+			asked = tuner.look(now) || asked
+			tuner.collected(now)
+		}
+		if want := len(gogcs) > 0; asked != want || tuner.Stats().Asked > 0 != want {
+			t.Errorf("%s: collections asked for: %t, want %t", what, asked, want)
+		}
 		tuner.Close()
 		tuner.Close()
 		if rt.GOGC != 100 || rt.Limit != math.MaxInt64 {
@@ -77,105 +118,140 @@ func TestSettings(t *testing.T) {
 		}
 		closed := len(rt.gogcs)
 		tuner.SetOptions(Options{Adaptive: true, MinHeadroom: 1000 * mib})
-		tuner.collected(time.Now())
-		if len(rt.gogcs) != closed {
-			t.Errorf("%s: GOGC is set after Close", what)
+		rt.cycle(80, 0)
+		tuner.collected(now)
+		rt.Allocated += 100 * mib
+		for range 20 {
+			now = now.Add(lookEvery)
+			asked = tuner.look(now)
+		}
+		if len(rt.gogcs) != closed || asked {
+			t.Errorf("%s: GOGC is set or a collection asked for after Close", what)
 		}
 	}
 	limited := normal
 	limited.Limit = 512 * mib
 	none := []int64{math.MaxInt64}
-	f("adaptive", normal, nil, []int{50}, none)
-	f("with a limit", limited, nil, []int{50}, []int64{512 * mib})
+	f("adaptive", normal, nil, []int{10}, none)
+	f("with a limit", limited, nil, []int{10}, []int64{512 * mib})
 	f("off", Options{}, nil, nil, none)
 	f("GOGC is set", limited, map[string]string{"GOGC": "100"}, nil, []int64{512 * mib})
-	f("GOMEMLIMIT is set", limited, map[string]string{"GOMEMLIMIT": "1GiB"}, []int{50}, nil)
+	f("GOMEMLIMIT is set", limited, map[string]string{"GOMEMLIMIT": "1GiB"}, []int{10}, nil)
 	f("both are set", limited, map[string]string{"GOMEMLIMIT": "off", "GOGC": "off"}, nil, nil)
 }
 
 func TestTuning(t *testing.T) {
 	rt := newFake()
-	rt.Live = 64 * mib
-	tuner := start(normal, rt, func(string) string { return "" })
-	defer tuner.Close()
-	// live sets what is alive and wants the last of these GOGCs to have been set since.
-	live := func(step string, liveMiB uint64, want ...int) {
-		t.Helper()
-		rt.Live, rt.gogcs = liveMiB*mib, nil
-		tuner.collected(time.Now())
-		if !slices.Equal(rt.gogcs, want) {
-			t.Errorf("%s: GOGC set to %v, want %v", step, rt.gogcs, want)
-		}
-	}
-	live("1: as before", 64)
-	live("2: little more", 67)
-	live("3: more", 80, 40)
-	live("4: much more", 1000, 20)
-	live("5: small again", 8, 400)
-	rt.gogcs = nil
-	tuner.SetOptions(Options{Adaptive: true, MinHeadroom: 8 * mib, Headroom: 20})
-	if want := []int{100}; !slices.Equal(rt.gogcs, want) {
-		t.Errorf("6: other options set GOGC to %v, want %v", rt.gogcs, want)
-	}
-	tuner.SetOptions(normal)
-	rt.gogcs = nil
-	tuner.SetOptions(Options{})
-	if want := []int{100}; !slices.Equal(rt.gogcs, want) {
-		t.Errorf("7: switched off, GOGC is set to %v, want %v", rt.gogcs, want)
-	}
-	live("8: off", 1000)
-}
-
-func TestRelease(t *testing.T) {
-	rt := newFake()
 	tuner := start(normal, rt, func(string) string { return "" })
 	defer tuner.Close()
 	now := time.Now()
-	// f is a collection; it wants a drop to be seen or not.
-	f := func(step string, after time.Duration, liveMiB, releasableMiB uint64, want bool) {
+	// pass lets time pass in which so much is allocated.
+	pass := func(d time.Duration, allocatedMiB uint64) {
+		now = now.Add(d)
+		rt.Allocated += allocatedMiB * mib
+		rt.gogcs = nil
+	}
+	want := func(step string, gogcs ...int) {
 		t.Helper()
-		now = now.Add(after)
-		rt.Live, rt.Releasable = liveMiB*mib, releasableMiB*mib
-		if got := tuner.collected(now); got != want {
-			t.Errorf("%s: a drop is %t, want %t", step, got, want)
+		if !slices.Equal(rt.gogcs, gogcs) {
+			t.Errorf("%s: GOGC set to %v, want %v", step, rt.gogcs, gogcs)
 		}
 	}
-	// settled lets the time pass without a collection and wants so many to have been asked for.
-	settled := func(step string, want int) {
+	// cycle is a collection, and look a look that asks for none.
+	cycle := func(step string, liveMiB uint64, cost time.Duration, gogcs ...int) {
 		t.Helper()
-		now = now.Add(settleTime)
-		tuner.settled(now)
-		if got := int(tuner.Stats().Releases); rt.collected != want || got != want {
-			t.Errorf("%s: %d asked for and %d counted, want %d", step, rt.collected, got, want)
-		}
+		rt.cycle(liveMiB, cost)
+		tuner.collected(now)
+		want(step, gogcs...)
 	}
-	f("1: grown", 0, 1000, 500, false)
-	f("2: less, but not half", time.Second, 501, 500, false)
-	f("3: half, but little to give", time.Second, 500, 63, false)
-	settled("3", 0)
-	f("4: half, and much to give", time.Second, 500, 500, true)
-	settled("4", 1)
-	settled("4: once", 1)
-	f("5: the one asked for, and others later", 2*time.Minute, 500, 400, false)
-	f("6: grown again", time.Second, 900, 0, false)
-	f("7: and gone again", time.Second, 100, 800, true)
-	f("7: traffic brings the second one", time.Second, 100, 800, false)
-	settled("7", 1)
-	f("8: grown", time.Second, 900, 0, false)
-	f("9: gone", time.Second, 100, 800, true)
-	settled("9", 2)
-	f("10: grown within the minute", time.Second, 900, 0, false)
-	f("11: too soon", 58*time.Second, 100, 800, false)
-	f("12: not too soon", time.Second, 100, 800, true)
-	settled("12", 3)
+	look := func(step string, gogcs ...int) {
+		t.Helper()
+		if tuner.look(now) {
+			t.Errorf("%s: a collection is asked for", step)
+		}
+		want(step, gogcs...)
+	}
+	const ms = time.Millisecond
+	pass(time.Second, 20)
+	cycle("1: 30 MiB in 1.5 s", 10, ms, 300)
+	pass(time.Second, 20)
+	cycle("2: the same", 10, ms)
+	pass(time.Second, 20)
+	cycle("3: little more is alive", 11, ms)
+	pass(time.Second, 40)
+	cycle("4: more is allocated", 10, ms, 600)
+	pass(time.Second, 80)
+	cycle("5: much more, at most 64 MiB", 10, ms, 640)
+	pass(time.Second, 80)
+	cycle("6: much more is alive, so 64 of 640 MiB are too little", 640, ms, 18)
+	pass(time.Second, 20)
+	cycle("7: small again", 10, ms, 300)
+	// Collections stay away.
+	pass(time.Second, 10)
+	look("8: it is not time yet")
+	pass(time.Second, 10)
+	look("9: half of it")
+	pass(2*time.Second, 10)
+	look("10: less than half", 112)
+	pass(20*time.Second, 5)
+	look("11: hardly anything", 40)
+	// Collections take long.
+	pass(time.Second, 2)
+	cycle("12: a dear one", 10, 100*ms)
+	pass(time.Second, 2)
+	cycle("13: what is allocated in 10 s", 10, 100*ms, 200)
+	pass(5*time.Second, 0)
+	look("14: it is not time yet")
+	rt.gogcs = nil
+	small := normal
+	small.MaxHeadroom, small.Headroom = 8*mib, 5
+	pass(0, 20)
+	tuner.SetOptions(small)
+	want("15: other options", 80)
+	rt.gogcs = nil
 	tuner.SetOptions(Options{})
-	f("13: switched off", time.Hour, 900, 0, false)
-	f("14: switched off", time.Hour, 100, 800, false)
-	tuner.SetOptions(normal)
-	f("15: grown", time.Hour, 900, 0, false)
-	f("16: gone", time.Hour, 100, 800, true)
-	tuner.Close()
-	settled("16: closed", 3)
+	want("16: switched off", 100)
+	pass(time.Second, 100)
+	cycle("17: off", 1000, ms)
+	look("18: off")
+}
+
+// TestQuiet is about when a collection is asked for.
+func TestQuiet(t *testing.T) {
+	q := &quiet{}
+	u := usage{Goroutines: 10, Stacks: mib}
+	live, cost, now := uint64(mib), time.Millisecond, time.Now()
+	// f lets so many seconds pass in each of which so many KiB are allocated, and wants
+	// collections to be asked for in these.
+	f := func(step string, seconds int, kib uint64, want ...int) {
+		t.Helper()
+		var got []int
+		for s := range seconds {
+			now = now.Add(lookEvery)
+			u.Allocated += kib << 10
+			if q.look(u, live, cost, now) {
+				got = append(got, s+1)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: asked for in seconds %v, want %v", step, got, want)
+		}
+	}
+	f("1: nothing", 100, 0)
+	f("2: busy", 100, 5000)
+	f("3: quiet: one collection after some seconds, one for what pools keep", 100, 0, 3, 8)
+	f("4: busy for a moment, but too little", 1, 2000)
+	f("4: quiet", 100, 0)
+	f("5: and a little more", 1, 100)
+	f("5: quiet", 100, 0, 2, 7)
+	f("6: in small pieces, that a collection of its own would take long to come for", 4, 600, 4)
+	f("6: quiet", 100, 0, 5)
+	live = 1000 * mib
+	f("7: a large heap, of which it is no notable share", 100, 100)
+	f("8: now it is", 100, 1000, 3*0+0)
+}
+
+func TestQuietEnds(t *testing.T) {
 }
 
 // eventually waits for a condition that collections bring about.
@@ -191,7 +267,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // The real runtime follows: after a collection its goal is what is alive and the headroom.
 func TestRuntime(t *testing.T) {
 	before := newRuntime().read()
-	tuner := New(Options{Adaptive: true, MinHeadroom: 48 * mib, Headroom: 20})
+	tuner := New(Options{Adaptive: true, MinHeadroom: 48 * mib, MaxHeadroom: 48 * mib, Headroom: 20})
 	var keep [][]byte
 	for _, liveMiB := range []uint64{1, 30, 300} {
 		keep = nil
@@ -226,7 +302,7 @@ func TestRuntime(t *testing.T) {
 func TestLimit(t *testing.T) {
 	debug.FreeOSMemory()
 	limit := newRuntime().read().Total + 48*mib
-	tuner := New(Options{Limit: unit.Size(limit), Adaptive: true, MinHeadroom: 1024 * mib, Headroom: 20})
+	tuner := New(Options{Limit: unit.Size(limit), Adaptive: true, MinHeadroom: 1024 * mib, MaxHeadroom: 1024 * mib, Headroom: 20})
 	defer tuner.Close()
 	eventually(t, "collections at the limit", func() bool {
 		s := tuner.Stats()

@@ -115,8 +115,8 @@ func BenchmarkIdleHeap(b *testing.B) {
 	}
 	for _, conns := range []int{0, 20_000} {
 		f(conns, "default", nil)
-		f(conns, "adaptive", &Options{Adaptive: true, MinHeadroom: 32 << 20, Headroom: 20})
-		f(conns, "headroom50", &Options{Adaptive: true, MinHeadroom: 32 << 20, Headroom: 50})
+		f(conns, "adaptive", &Options{Adaptive: true, MinHeadroom: 4 << 20, MaxHeadroom: 64 << 20, Headroom: 20})
+		f(conns, "headroom50", &Options{Adaptive: true, MinHeadroom: 4 << 20, MaxHeadroom: 64 << 20, Headroom: 50})
 	}
 }
 
@@ -128,7 +128,7 @@ func BenchmarkRelease(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			debug.FreeOSMemory()
 			if tuned {
-				t := New(Options{Adaptive: true, MinHeadroom: 32 << 20, Headroom: 20})
+				t := New(Options{Adaptive: true, MinHeadroom: 4 << 20, MaxHeadroom: 64 << 20, Headroom: 20})
 				defer t.Close()
 			}
 			var first *idleConn

@@ -17,15 +17,21 @@ type Stats struct {
 	// GOGC is the one in force, -1 if off. Limit is the memory limit, math.MaxInt64 if there is none.
 	GOGC  int
 	Limit int64
-	// Cycles counts collections, Forced those of them that were asked for, and Releases those that this
-	// package asked for after a drop. All since the start.
-	Cycles, Forced, Releases uint64
+	// Allocated is all bytes ever allocated.
+	Allocated uint64
+	// Goroutines is how many there are.
+	Goroutines uint64
+	// Cycles counts collections, Forced those of them that were asked for, and Asked those that this
+	// package asked for in a quiet process. All since the start.
+	Cycles, Forced, Asked uint64
 	// PauseP50, PauseP99 and PauseMax bound from above the times that collections stopped
 	// the world since the start.
 	PauseP50, PauseP99, PauseMax time.Duration
 	// GCCPU and BusyCPU are the CPU seconds spent on collections and on everything, idling
 	// left out, as of the last collection.
 	GCCPU, BusyCPU float64
+	// AllGCCPU is GCCPU and what collections took of processors that had nothing else to do.
+	AllGCCPU float64
 }
 
 // Limited reports whether the memory limit makes collections more frequent than GOGC would.
@@ -47,9 +53,10 @@ func (s *Stats) GCFraction() float64 {
 
 // collector is the runtime, or a test's.
 //
-// collect and arm are called by the tuner's goroutine alone, the others under its lock.
+// look costs a hundredth of read. collect and arm are called by the tuner's goroutine alone, the others under its lock.
 type collector interface {
 	read() Stats
+	look() usage
 	setGOGC(n int)
 	setLimit(max int64)
 	collect()
@@ -74,6 +81,8 @@ const (
 	allCPU
 	idleCPU
 	gcIdleCPU
+	allocated
+	goroutines
 
 	numSamples
 )
@@ -95,17 +104,41 @@ var sampleNames = [numSamples]string{
 	allCPU:    "/cpu/classes/total:cpu-seconds",
 	idleCPU:   "/cpu/classes/idle:cpu-seconds",
 	gcIdleCPU: "/cpu/classes/gc/mark/idle:cpu-seconds",
+
+	allocated:  "/gc/heap/allocs:bytes",
+	goroutines: "/sched/goroutines:goroutines",
+}
+
+// Indices of runtimeCollector.few.
+const (
+	fewAllocated = iota
+	fewFree
+	fewStacks
+	fewGoroutines
+
+	numFew
+)
+
+var fewNames = [numFew]string{
+	fewAllocated:  "/gc/heap/allocs:bytes",
+	fewFree:       "/memory/classes/heap/free:bytes",
+	fewStacks:     "/memory/classes/heap/stacks:bytes",
+	fewGoroutines: "/sched/goroutines:goroutines",
 }
 
 // runtimeCollector is the runtime of this process.
 type runtimeCollector struct {
 	samples [numSamples]metrics.Sample
+	few     [numFew]metrics.Sample
 }
 
 func newRuntime() *runtimeCollector {
 	r := &runtimeCollector{}
 	for i, name := range sampleNames {
 		r.samples[i].Name = name
+	}
+	for i, name := range fewNames {
+		r.few[i].Name = name
 	}
 	return r
 }
@@ -119,8 +152,18 @@ func (r *runtimeCollector) read() Stats {
 		GOGC: int(r.uint(gogc)), Limit: int64(r.uint(limit)),
 		Cycles: r.uint(cycles), Forced: r.uint(forced),
 		PauseP50: quantile(hist, 0.5), PauseP99: quantile(hist, 0.99), PauseMax: quantile(hist, 1),
-		GCCPU:   r.float(gcCPU) - r.float(gcIdleCPU),
-		BusyCPU: r.float(allCPU) - r.float(idleCPU) - r.float(gcIdleCPU),
+		Allocated: r.uint(allocated), Goroutines: r.uint(goroutines),
+		GCCPU:    r.float(gcCPU) - r.float(gcIdleCPU),
+		BusyCPU:  r.float(allCPU) - r.float(idleCPU) - r.float(gcIdleCPU),
+		AllGCCPU: r.float(gcCPU),
+	}
+}
+
+func (r *runtimeCollector) look() usage {
+	metrics.Read(r.few[:])
+	return usage{
+		Allocated: r.few[fewAllocated].Value.Uint64(), Free: r.few[fewFree].Value.Uint64(),
+		Stacks: r.few[fewStacks].Value.Uint64(), Goroutines: r.few[fewGoroutines].Value.Uint64(),
 	}
 }
 

@@ -21,7 +21,7 @@ type Sweeper struct {
 	start time.Time
 	now   atomic.Int64 // nanoseconds since start, plus one so that 0 is never a time
 	next  atomic.Uint32
-	urged atomic.Bool
+	urges atomic.Int32
 	stop  chan struct{}
 	once  sync.Once
 
@@ -41,11 +41,13 @@ func NewSweeper() *Sweeper {
 }
 
 // Urge makes the reads of connections that yield (Conn.Yield) expire at the next
-// sweep, as long as it is on.
+// sweep, as long as it is on. Several may urge: each says so once, and once that it is over.
 func (s *Sweeper) Urge(on bool) {
-	if s.urged.Load() != on {
-		s.urged.Store(on)
+	if on {
+		s.urges.Add(1)
+		return
 	}
+	s.urges.Add(-1)
 }
 
 // Close stops the sweep; deadlines no longer fire.
@@ -71,22 +73,19 @@ func (s *Sweeper) run() {
 // sweep finds the connections whose time has come and acts on them outside the
 // locks.
 func (s *Sweeper) sweep(now int64, hits []*Conn) []*Conn {
-	urged := s.urged.Load()
+	urged := s.urges.Load() > 0
 	for i := range s.shard {
 		sh := &s.shard[i]
 		sh.mu.Lock()
 		for _, c := range sh.conns {
-			if urged && c.yields.Load() {
-				c.readBy.Store(now)
-			}
-			if due(&c.readBy, now) || due(&c.writeBy, now) || due(&c.watchAt, now) {
+			if urged && c.yields.Load() || due(&c.readBy, now) || due(&c.writeBy, now) || due(&c.watchAt, now) {
 				hits = append(hits, c)
 			}
 		}
 		sh.mu.Unlock()
 	}
 	for _, c := range hits {
-		c.expire(now)
+		c.expire(now, urged)
 	}
 	return hits
 }
@@ -98,19 +97,23 @@ func due(at *atomic.Int64, now int64) bool {
 
 // expire carries out what is due. The watcher is told without the lock, as it may
 // interrupt connections.
-func (c *Conn) expire(now int64) {
-	if c.expireLocked(now) {
+func (c *Conn) expire(now int64, urged bool) {
+	if c.expireLocked(now, urged) {
 		c.watcher.PeerGone()
 	}
 }
 
 // expireLocked reports whether a watched peer has gone. Deadlines are taken with a
-// compare-and-swap, so that one which was renewed meanwhile does not fire.
-func (c *Conn) expireLocked(now int64) (gone bool) {
+// compare-and-swap, so that one which was renewed meanwhile does not fire. That a read
+// yields counts under the lock only: Disarm takes it, so that no later read is met.
+func (c *Conn) expireLocked(now int64, urged bool) (gone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed.Load() {
 		return false
+	}
+	if urged && c.yields.Load() && !c.Interrupted().Has(ReadExpired) {
+		c.setCauseLocked(c.Interrupted() | ReadExpired)
 	}
 	if t := c.readBy.Load(); t != 0 && t <= now && c.readBy.CompareAndSwap(t, 0) {
 		c.setCauseLocked(c.Interrupted() | ReadExpired)

@@ -118,8 +118,11 @@ type run struct {
 
 func (r *run) play(ctx context.Context) {
 	r.choose(ctx)
-	ctx, cancel := context.WithTimeout(ctx, r.Duration)
+	// Not a deadline: a dial knows of it and ends before ctx does, which would look
+	// like a failure.
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer time.AfterFunc(r.Duration, cancel).Stop()
 	var wg sync.WaitGroup
 	for i := range r.Clients {
 		wg.Go(func() { r.client(ctx, i) })

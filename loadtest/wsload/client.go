@@ -136,6 +136,7 @@ type run struct {
 	cutOff     int64            // guarded by mu; the same, on tunnels that the server ended
 	firstError string           // guarded by mu
 	trafficFor time.Duration    // set by play
+	trafficCPU time.Duration    // set by play
 }
 
 // tunnel is one connection.
@@ -159,11 +160,11 @@ func (r *run) play(ctx context.Context) {
 	r.openAll(ctx)
 	r.Progress(fmt.Sprintf("open: %d of %d tunnels", r.open.Load(), r.Tunnels))
 	if r.opened.Load() > 0 && pace.Sleep(ctx, r.Settle) {
-		began := time.Now()
+		began, cpu := time.Now(), target.CPUTime()
 		r.Progress("traffic begins")
 		r.traffic(ctx)
 		r.awaitAnswers(context.WithoutCancel(ctx))
-		r.trafficFor = time.Since(began)
+		r.trafficFor, r.trafficCPU = time.Since(began), target.CPUTime()-cpu
 	}
 	r.Progress(fmt.Sprintf("traffic ended: %d tunnels are open", r.open.Load()))
 	pace.Sleep(ctx, r.Linger)

@@ -47,11 +47,13 @@ type Result struct {
 	Ended          map[string]int64 `json:"ended,omitempty"`
 	EndedPerSecond []int            `json:"ended_per_second,omitempty"`
 	BusiestSecond  float64          `json:"busiest_second,omitempty"`
-	// SendLag is how late messages were sent; CPUSeconds is what this process took.
-	// A long lag says that the tool was the bottleneck: TooSlow.
-	SendLag    latency.Summary `json:"send_lag"`
-	CPUSeconds float64         `json:"cpu_seconds"`
-	TooSlow    bool            `json:"too_slow"`
+	// SendLag is how late messages were sent. A long lag says that the tool was the
+	// bottleneck: TooSlow. CPUSeconds is what this process took, TrafficCPUSeconds the
+	// part of it during the traffic.
+	SendLag           latency.Summary `json:"send_lag"`
+	TooSlow           bool            `json:"too_slow"`
+	CPUSeconds        float64         `json:"cpu_seconds"`
+	TrafficCPUSeconds float64         `json:"traffic_cpu_seconds"`
 	// FirstError is the text of the first failure to open.
 	FirstError string `json:"first_error,omitempty"`
 }
@@ -80,7 +82,7 @@ func (r *run) result(cpu time.Duration) *Result {
 		Sent: r.sent.Load(), Received: r.received.Load(), Seconds: r.trafficFor.Seconds(), MessageTime: r.messageTime.Summary(),
 		order: r.order, Corrupt: r.corrupt.Load(), Unanswered: r.unanswered, CutOff: r.cutOff, SendFailed: r.sendFailed.Load(),
 		Pings: r.pings.Load(), Ended: r.closes, EndedPerSecond: perSecond, BusiestSecond: busiest,
-		SendLag: r.lag.Summary(), CPUSeconds: cpu.Seconds(), TooSlow: r.lag.Quantile(0.99) > lagTooLong, FirstError: r.firstError,
+		SendLag: r.lag.Summary(), CPUSeconds: cpu.Seconds(), TrafficCPUSeconds: r.trafficCPU.Seconds(), TooSlow: r.lag.Quantile(0.99) > lagTooLong, FirstError: r.firstError,
 	}
 }
 

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"crypto/tls"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
@@ -95,6 +96,56 @@ func (k *kit) churn(r *rand.Rand, p *Policy) {
 		}
 	}
 	closeAll(fds)
+}
+
+// TestChurnTLS is the same over TLS, with peers that also leave in ways only TLS has.
+func TestChurnTLS(t *testing.T) {
+	k := newKit(t, 2)
+	policies := []Policy{{Queue: 4 << 10, Idle: 300 * time.Millisecond}, {Mode: Frames, Idle: 300 * time.Millisecond, CloseTimeout: 100 * time.Millisecond}}
+	var wg sync.WaitGroup
+	for n := range 120 {
+		tn := k.open(policies[n%2], kinds[1+n%3])
+		wg.Go(func() { wander(t, tn, rand.New(rand.NewPCG(uint64(n), 6))) })
+	}
+	wg.Wait()
+	await(t, "all tunnels ended", func() bool { return k.relay.Count() == 0 })
+	await(t, "counters", func() bool { return k.relay.Stats().Open == [numModes]int{} })
+	if n := k.relay.Stats().Ended[reason.Internal]; n != 0 {
+		t.Errorf("%d tunnels ended by a bug", n)
+	}
+}
+
+// wander does at random what peers do, and leaves.
+func wander(t *testing.T, tn tunnel, r *rand.Rand) {
+	peers := [...]peer{tn.client, tn.backend}
+	for _, c := range peers {
+		_ = c.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	}
+	for range r.IntN(12) {
+		d := side(r.IntN(2))
+		switch c := peers[d]; r.IntN(7) {
+		case 0:
+			_ = c.CloseWrite()
+		case 1:
+			_, _ = c.Write(text(d, "hello"))
+		case 2:
+			_, _ = c.Write(frame(d, 2, true, make([]byte, r.IntN(1<<18))))
+		case 3:
+			_, _ = c.Read(make([]byte, r.IntN(1<<17)))
+		case 4:
+			_, _ = c.Write(closeFrame(d, 1000))
+		case 5:
+			if over, ok := c.(*tls.Conn); ok {
+				_, _ = over.NetConn().Write([]byte("no record"))
+			}
+		case 6:
+			cut(t, c)
+			_ = peers[d.other()].Close()
+			return
+		}
+	}
+	_ = tn.client.Close()
+	_ = tn.backend.Close()
 }
 
 // TestGenerations: events of a slot's last life do not reach the next.

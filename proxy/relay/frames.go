@@ -19,6 +19,10 @@ const (
 	// goingAway is the close code for whoever is not to blame.
 	goingAway = ws.GoingAway
 
+	// passedOn is how many times CloseTimeout a side may take to answer a Close frame of the
+	// other: it may have to finish a message first. Nobody pings it any more meanwhile.
+	passedOn = 4
+
 	// burst is what a rate allows at once: what it allows in this time.
 	burst = time.Second
 
@@ -107,6 +111,8 @@ func (lp *loop) inspect(i uint32, s *slot, d side, p []byte) bool {
 	if d == client {
 		fr.lastClient = lp.now
 	}
+	before := s.last
+	s.last = lp.now
 	if s.f[d]&mute != 0 {
 		return true
 	}
@@ -127,12 +133,9 @@ func (lp *loop) inspect(i uint32, s *slot, d side, p []byte) bool {
 			lp.hold(dir, p[pos:])
 			break
 		}
-		why, next := broken(err), pos+piece.N
+		next := pos + piece.N
 		answer := piece.Opcode == ws.Pong && d == client && fr.pinged && isOwnPong(p[pos:next])
-		if err == nil && d == client && !answer && lp.overRate(s, fr, t, &piece) {
-			why = reason.TooFast
-		}
-		if why != reason.OK {
+		if why := lp.judge(s, fr, d, &piece, err, answer); why != reason.OK {
 			return lp.pass(i, s, d, p[sent:pos]) && lp.violated(i, s, fr, d, why, clean)
 		}
 		if answer {
@@ -140,9 +143,9 @@ func (lp *loop) inspect(i uint32, s *slot, d side, p []byte) bool {
 				return false
 			}
 			sent = next
-			lp.stats.Pongs++
-		} else {
-			lp.countPiece(dir, lp.total(d), &piece)
+			if next == len(p) && pos == 0 {
+				s.last = before // what the gateway asked for itself makes no tunnel less idle
+			}
 		}
 		pos = next
 		if piece.Opcode == ws.Close || s.f[d.other()]&byeWanted != 0 && dir.in.AtBoundary() {
@@ -164,6 +167,22 @@ func (lp *loop) inspect(i uint32, s *slot, d side, p []byte) bool {
 	return true
 }
 
+// judge decides about a piece, or an inspector's error in its place, and counts it.
+// answer says that it is the Pong to a ping of the gateway.
+func (lp *loop) judge(s *slot, fr *framing, d side, piece *ws.Piece, err error, answer bool) reason.Reason {
+	switch {
+	case err != nil:
+		return broken(err)
+	case answer:
+		lp.stats.Pongs++
+		return reason.OK
+	case d == client && lp.overRate(s, fr, piece):
+		return reason.TooFast
+	}
+	countPiece(&fr.dir[d], lp.total(d), piece)
+	return reason.OK
+}
+
 // atBoundary does what waits for a boundary in what comes from side d, after a piece.
 func (lp *loop) atBoundary(i uint32, s *slot, d side, piece *ws.Piece) bool {
 	if piece.Opcode == ws.Close {
@@ -174,15 +193,13 @@ func (lp *loop) atBoundary(i uint32, s *slot, d side, piece *ws.Piece) bool {
 
 // broken returns the reason in an inspector's error.
 func broken(err error) reason.Reason {
-	if err == nil {
-		return reason.OK
-	}
 	why := reason.BadFrame
 	errors.As(err, &why)
 	return why
 }
 
-func (lp *loop) countPiece(dir *direction, total *Flow, piece *ws.Piece) {
+// countPiece counts a piece that is passed on.
+func countPiece(dir *direction, total *Flow, piece *ws.Piece) {
 	switch {
 	case piece.Kind == ws.Control:
 		dir.control++
@@ -231,9 +248,11 @@ func (lp *loop) byeFrom(i uint32, s *slot, d side, code uint16) bool {
 	if s.flags&closing != 0 {
 		return lp.settle(i, s)
 	}
+	times := time.Duration(passedOn)
 	if s.f[d.other()]&byeSeen != 0 {
-		s.closeBy = lp.closeTime(s) // both said so: now they only have to do it
+		times = 1 // both said so: now they only have to do it
 	}
+	s.closeBy = lp.now + times*lp.closeTimeout(s)
 	return true
 }
 
@@ -309,10 +328,10 @@ func (lp *loop) violated(i uint32, s *slot, fr *framing, d side, why reason.Reas
 
 // overRate charges the client for a piece, and reports whether that is too much. With
 // Delay nothing is: the debt keeps the client from being read.
-func (lp *loop) overRate(s *slot, fr *framing, t *terms, piece *ws.Piece) bool {
+func (lp *loop) overRate(s *slot, fr *framing, piece *ws.Piece) bool {
 	p := lp.policyOf(s)
 	over := false
-	if t.messageCost > 0 && (piece.Start || piece.Kind == ws.Control) {
+	if t := &lp.policies.entries[s.policy].value; t.messageCost > 0 && (piece.Start || piece.Kind == ws.Control) {
 		over = charge(&fr.messageAt, lp.now, t.messageCost)
 	}
 	if p.ByteRate > 0 {
@@ -393,15 +412,20 @@ func (lp *loop) checkPing(i uint32, s *slot) {
 		return
 	}
 	fr := lp.frames.get(s.frames)
-	if fr.pingAt != 0 && fr.lastClient > fr.pingAt {
+	if fr.lastClient >= fr.pingAt {
 		fr.pingAt = 0
 	}
 	switch {
+	case s.f[client]&stopped != 0:
+		// It is not read, so its silence says nothing.
+		if fr.pingAt != 0 {
+			fr.pingAt = lp.now
+		}
 	case fr.pingAt != 0:
 		if p.Pong > 0 && lp.now-fr.pingAt >= p.Pong {
 			lp.lost(i, s)
 		}
-	case lp.now-fr.lastClient >= p.Ping && s.f[client]&stopped == 0:
+	case lp.now-fr.lastClient >= p.Ping:
 		lp.ping(i, s, fr)
 	default:
 		fr.pingWanted = false

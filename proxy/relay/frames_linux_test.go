@@ -160,6 +160,18 @@ func TestCloseHandshake(t *testing.T) {
 	})
 }
 
+// TestCloseUnanswered: the side that a Close frame was passed on to may take four times
+// as long as for one of the relay.
+func TestCloseUnanswered(t *testing.T) {
+	k := newKit(t, 1)
+	tn := k.open(Policy{Mode: Frames, CloseTimeout: 100 * time.Millisecond}, plain)
+	say(t, tn.backend, closeFrame(backend, 1000))
+	wantClose(t, client, tn.client, 1000)
+	if e := k.endsWith(tn.id, reason.ClosedByBackend); e.Lifetime < 400*time.Millisecond {
+		t.Errorf("ended after %v", e.Lifetime)
+	}
+}
+
 // TestPing: a silent client is pinged, its answer goes no further, and all other pings and
 // pongs do.
 func TestPing(t *testing.T) {
@@ -187,6 +199,42 @@ func TestPing(t *testing.T) {
 			t.Errorf("control frames: %d to the backend, %d to the client, want 1 and 0", e.ToBackend.Control, e.ToClient.Control)
 		}
 	})
+}
+
+// TestPingAndIdle: a client that does nothing but answer pings is idle.
+func TestPingAndIdle(t *testing.T) {
+	k := newKit(t, 1)
+	tn := k.open(Policy{Mode: Frames, Ping: 100 * time.Millisecond, Pong: time.Minute, Idle: 600 * time.Millisecond, CloseTimeout: 100 * time.Millisecond}, plain)
+	pings := 0
+	for {
+		f := next(t, client, tn.client)
+		if f.Header.OpCode == gobwas.OpClose {
+			break
+		}
+		pings++
+		say(t, tn.client, frame(client, gobwas.OpPong, true, f.Payload))
+	}
+	if pings < 2 {
+		t.Errorf("%d pings", pings)
+	}
+	k.endsWith(tn.id, reason.IdleTimeout)
+}
+
+// TestPingWhilePaused: a client that the relay does not read cannot be heard, so it is not
+// dead.
+func TestPingWhilePaused(t *testing.T) {
+	k := newKit(t, 1)
+	tn := k.open(Policy{Mode: Frames, Queue: 4 << 10, Ping: 100 * time.Millisecond, Pong: 200 * time.Millisecond}, plain)
+	if f := next(t, client, tn.client); f.Header.OpCode != gobwas.OpPing {
+		t.Fatalf("opcode %d, want a ping", f.Header.OpCode)
+	}
+	const total = 16 << 20
+	message := frame(client, gobwas.OpBinary, true, make([]byte, total))
+	go func() { _, _ = tn.client.Write(message) }()
+	await(t, "back-pressure", func() bool { return k.relay.Stats().Paused == 1 })
+	paused := k.group.Now()
+	await(t, "a few pong timeouts", func() bool { return k.group.Now() > paused+time.Second })
+	hear(t, tn.backend, message)
 }
 
 // TestPingWaitsForBoundary: no ping in the middle of the backend's frame.
@@ -342,7 +390,6 @@ func TestTooFastInsideFrame(t *testing.T) {
 	whole := frame(client, gobwas.OpBinary, true, make([]byte, 30<<10))
 	f(whole[:1000], whole[1000:], false) // ends the frame
 	f(whole[:1000], whole[1000:20000], false)
-	f(whole[:4], whole[4:], false)
 	small := text(client, "small")
 	f(small, whole, true)
 	f(small, whole[:20000], true) // begins one

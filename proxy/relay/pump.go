@@ -102,7 +102,6 @@ func (lp *loop) limitOf(s *slot) int {
 
 // forward takes bytes that came from side d.
 func (lp *loop) forward(i uint32, s *slot, d side, p []byte) bool {
-	s.last = lp.now
 	s.bytes[d] += uint64(len(p))
 	if d == client {
 		lp.stats.ToBackend.Bytes += uint64(len(p))
@@ -112,6 +111,7 @@ func (lp *loop) forward(i uint32, s *slot, d side, p []byte) bool {
 	if s.frames != 0 {
 		return lp.inspect(i, s, d, p)
 	}
+	s.last = lp.now
 	return lp.pass(i, s, d, p)
 }
 

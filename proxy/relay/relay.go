@@ -46,7 +46,8 @@ type Policy struct {
 	Mode Mode
 	// Idle ends a tunnel without a byte in either direction for so long (IdleTimeout),
 	// Lifetime one of that age (MaxLifetime), Stall one of whose sides took no byte of a
-	// queue for so long (TunnelStalled). 0: no limit.
+	// queue for so long (TunnelStalled). 0: no limit. Answers to the gateway's own pings do
+	// not make a tunnel less idle.
 	Idle, Lifetime, Stall time.Duration
 	// Jitter shortens Idle and Lifetime at random by up to so many percent.
 	Jitter int
@@ -57,7 +58,7 @@ type Policy struct {
 	// that ends the tunnel (PingTimeout). 0: no pings, no end.
 	Ping, Pong time.Duration
 	// CloseTimeout is how long a side may take to answer a Close frame or FIN of the relay
-	// before it is closed. 0 is defaultCloseTimeout.
+	// before it is closed; four times that, for one of the other side. 0 is 5s.
 	CloseTimeout time.Duration
 	// MaxMessage bounds a message's payload in bytes, either way; 0 is no limit. CheckUTF8 has
 	// text messages checked, either way.

@@ -161,19 +161,18 @@ func (lp *loop) end(i uint32, s *slot, why reason.Reason, toClient, toBackend ui
 func (lp *loop) beginClosing(s *slot, why reason.Reason) {
 	s.flags |= closing
 	s.why = why
-	s.closeBy = lp.closeTime(s)
+	s.closeBy = lp.now + lp.closeTimeout(s)
 	for _, d := range [...]side{client, backend} {
 		lp.unpause(s, d)
 		lp.undelay(s, d)
 	}
 }
 
-func (lp *loop) closeTime(s *slot) time.Duration {
-	wait := lp.policyOf(s).CloseTimeout
-	if wait <= 0 {
-		wait = defaultCloseTimeout
+func (lp *loop) closeTimeout(s *slot) time.Duration {
+	if d := lp.policyOf(s).CloseTimeout; d > 0 {
+		return d
 	}
-	return lp.now + wait
+	return defaultCloseTimeout
 }
 
 func (lp *loop) policyOf(s *slot) *Policy { return lp.policies.entries[s.policy].key }
