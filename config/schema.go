@@ -79,7 +79,8 @@ type Workers struct {
 	Queue int `yaml:"queue" default:"0" min:"0" max:"1000000"`
 	// Share of workers.max, in percent, that only requests on routes of `priority: critical` may take. It is set aside only while there is such a route.
 	Reserved int `yaml:"reserved_percent" default:"10" min:"0" max:"90"`
-	// Event loops for parked connections and tunnels; 0 is one for each processor.
+	// Event loops for parked connections and tunnels; 0 is one for every two processors. Fewer cost less for each message, as more of them
+	// are found at each wake; more are needed where one loop is busy all the time (tickgate_loop_lag_seconds). Cannot be changed by a reload.
 	Loops int `yaml:"loops" default:"0" min:"0" max:"256"`
 }
 

@@ -159,7 +159,8 @@ func (c *clientConn) await() bool {
 	case c.gw.draining.Load() && cause.Has(sock.Cancelled):
 		c.end = reason.Draining
 		return c.lastWord()
-	case cause.Has(sock.WriteExpired):
+	case cause.Has(sock.WriteExpired), c.sk.Held() && c.sk.Flush() != nil:
+		// The wait may have ended before it began, with the response not yet sent.
 		return c.unsent()
 	case c.mayPark(cause) && c.gw.now() < c.idleBy:
 		c.fate = fatePark
@@ -233,6 +234,7 @@ func (c *clientConn) readMore(snap *Snapshot) bool {
 // gives a request that has arrived in the same moment its answer.
 func (c *clientConn) lastWord() bool {
 	c.activate()
+	c.resume(sock.ReadExpired) // the wait may have ended for both reasons
 	if c.sk.Flush() != nil {
 		return c.unsent()
 	}

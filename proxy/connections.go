@@ -220,7 +220,7 @@ func (g *Gateway) end(id uint64, reset bool) bool {
 		if reset {
 			g.resetID.Store(id)
 		}
-		if g.lot.EvictID(id) || g.tunnels.Close(id, reason.KilledByUser) {
+		if g.lot.EvictID(id) || reset && g.tunnels.Cut(id, reason.KilledByUser) || !reset && g.tunnels.Close(id, reason.KilledByUser) {
 			return true
 		}
 	}

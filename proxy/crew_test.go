@@ -192,6 +192,7 @@ func TestCrewTrim(t *testing.T) {
 	w.trim(time.Now().Add(2 * workerIdle))
 	w.expect("the idle ones have ended", 1, 0, 0, 1, 2, 3, 4)
 	w.ends(1)
+	w.expectIdle(1)
 	w.puts(5, 6)
 	w.expect("as before", 2, 0, 0, 1, 2, 3, 4, 5, 6)
 	w.ends(2)

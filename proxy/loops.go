@@ -17,7 +17,7 @@ import (
 // startLoops starts the event loops with the lot and the relay on them, where the system
 // has epoll.
 func (g *Gateway) startLoops(cfg *config.Config) error {
-	loops, err := reactor.New(reactor.Options{Loops: cfg.Workers.Loops, Log: g.logLoop})
+	loops, err := reactor.New(reactor.Options{Loops: loopCount(cfg), Log: g.logLoop})
 	if errors.Is(err, reactor.ErrUnsupported) {
 		return nil
 	}
@@ -30,6 +30,16 @@ func (g *Gateway) startLoops(cfg *config.Config) error {
 	g.meter.Watch(meter.Source{OpenTunnels: g.openTunnels, Relay: g.relayFigures, Loops: g.loopFigures})
 	loops.Start()
 	return nil
+}
+
+// loopCount is one loop for every two processors by default: at 10,000 messages a second over
+// 1,000 tunnels on two processors, one loop took 20 to 27 us of CPU for a message, two 25 to 30
+// (nginx 21 to 27; three runs of each in turn on a busy machine).
+func loopCount(cfg *config.Config) int {
+	if cfg.Workers.Loops > 0 {
+		return cfg.Workers.Loops
+	}
+	return (runtime.GOMAXPROCS(0) + 1) / 2
 }
 
 func (g *Gateway) logLoop(event string, err error) {

@@ -142,7 +142,7 @@ func (c *clientConn) ticket() park.Conn {
 // wake is told by the lot, on a loop, that a connection waits no longer.
 func (g *Gateway) wake(p park.Conn, why park.Why) {
 	switch {
-	case why == park.Evicted && g.draining.Load() && readable(p.FD):
+	case why == park.Evicted && g.draining.Load() && !g.stopping.Load() && readable(p.FD):
 		why = park.Ready // a request came in the same moment: it gets its answer
 	case why == park.Gone:
 		end := reason.ClientClosed
@@ -209,12 +209,18 @@ func (g *Gateway) ended(ln *listener, peer netip.AddrPort, state meter.ConnState
 func (g *Gateway) visit(v *visit) {
 	c := g.heat(v)
 	switch {
+	case g.stopping.Load(): // cut knows those with a worker and in the lot, not those on their way
+		c.end = reason.ShutDown
+		c.leave()
 	case v.why == park.Ready:
 		c.run()
 	case v.why == park.Expired && v.conn.Phase == park.Head:
 		c.expireHead()
 	default:
 		c.end = g.whyClosed(&v.conn, v.why)
+		if c.end == reason.KilledByUser && g.resetID.Load() == c.id {
+			_ = c.sk.Reset()
+		}
 		c.leave() // over TLS with close_notify
 	}
 }

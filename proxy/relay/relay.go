@@ -192,9 +192,22 @@ func (r *Relay) Join(p Params) bool {
 // both sides (Frames) and FIN. It reports whether there is such a tunnel, and returns
 // before it is gone. It waits for the loops, so it must not be called on one.
 func (r *Relay) Close(id uint64, why reason.Reason) bool {
-	found := false
+	return r.find(id, func(lp *loop, i uint32, s *slot) { lp.end(i, s, why, goingAway, goingAway) })
+}
+
+// Cut ends the tunnel with the given ID at once: both sides get a RST, and what was not
+// sent is thrown away. Otherwise it is like Close.
+func (r *Relay) Cut(id uint64, why reason.Reason) bool {
+	return r.find(id, func(lp *loop, i uint32, s *slot) {
+		s.why = why
+		lp.finish(i, s, true)
+	})
+}
+
+// find calls do for the tunnel with the given ID, on its loop.
+func (r *Relay) find(id uint64, do func(lp *loop, i uint32, s *slot)) (found bool) {
 	for _, lp := range r.loops {
-		lp.call(func() { found = lp.closeByID(id, why) })
+		lp.call(func() { found = lp.doByID(id, do) })
 		if found {
 			return true
 		}

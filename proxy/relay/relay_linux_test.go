@@ -3,11 +3,13 @@ package relay
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -470,4 +472,17 @@ func TestTrim(t *testing.T) {
 	say(t, tn.backend, make([]byte, 4<<10))
 	hear(t, tn.client, make([]byte, 4<<10))
 	await(t, "a trim of the other side", func() bool { return k.trims.Load() == 2 })
+}
+
+func TestCut(t *testing.T) {
+	eachKind(t, func(t *testing.T, k *kit, on kind) {
+		tn := k.open(Policy{}, on)
+		await(t, "the tunnel", func() bool { return k.relay.Cut(tn.id, reason.KilledByUser) })
+		for name, c := range map[string]net.Conn{"client": tn.client, "backend": tn.backend} {
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s: read gives %v, want a reset", name, err)
+			}
+		}
+		k.endsWith(tn.id, reason.KilledByUser)
+	})
 }

@@ -243,12 +243,12 @@ func (lp *loop) flows(s *slot) (toClient, toBackend Flow) {
 	return toClient, toBackend
 }
 
-// closeByID begins to close the tunnel with the given ID.
-func (lp *loop) closeByID(id uint64, why reason.Reason) bool {
+// doByID calls do for the tunnel with the given ID.
+func (lp *loop) doByID(id uint64, do func(lp *loop, i uint32, s *slot)) bool {
 	for i, s := range lp.all {
 		if s.id == id {
 			lp.enter(i)
-			lp.end(i, s, why, goingAway, goingAway)
+			do(lp, i, s)
 			lp.leave()
 			return true
 		}
