@@ -339,15 +339,17 @@ type Tunnel struct {
 	PingInterval time.Duration `yaml:"ping_interval" default:"30s" min:"0s"`
 	// A client that stays silent for this long after a ping is dead, and the tunnel is closed.
 	PongTimeout time.Duration `yaml:"pong_timeout" default:"10s" min:"1ms"`
-	// Largest message, in either direction, as sent (compressed or not); 0 is no limit. A larger one ends the tunnel with close code 1009.
+	// Largest message, in either direction, as sent (compressed or not); 0 is no limit. A larger one ends the tunnel: its
+	// sender gets close code 1009, the other side 1001.
 	MaxMessage unit.Size `yaml:"max_message" default:"0B"`
-	// Check that text messages are UTF-8, unless they are compressed; one that is not ends the tunnel with close code 1007.
+	// Check that text messages are UTF-8, unless they are compressed; one that is not ends the tunnel, with close code 1007 for its sender.
 	CheckUTF8 bool `yaml:"check_utf8" default:"true"`
 	// Messages a second that a client may send on one tunnel, with bursts of as many as one second's; 0 is no limit.
 	MessageRate int `yaml:"message_rate" default:"0" min:"0"`
 	// Bytes a second that a client may send on one tunnel, with bursts of as many as one second's; 0 is no limit.
 	ByteRate unit.Size `yaml:"byte_rate" default:"0B"`
-	// What happens beyond a rate: "close" ends the tunnel with close code 1008, "delay" reads no more until the rate allows.
+	// What happens beyond a rate: "close" ends the tunnel with close code 1008, "delay" reads no more until the rate allows; the messages of
+	// one read of up to 4 KiB may overshoot it, which is made up for before the next read.
 	OverRate string `yaml:"over_rate" default:"close" enum:"close|delay"`
 	// How long a side may take to answer a Close frame of the gateway before its connection is closed.
 	CloseTimeout time.Duration `yaml:"close_timeout" default:"5s" min:"1ms"`

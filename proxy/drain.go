@@ -37,7 +37,7 @@ func (g *Gateway) Drain(ctx context.Context) (cut int) {
 	p.phase.Store(&phaseGrace)
 	g.progress.Store(p)
 	g.draining.Store(true)
-	g.log.Info().Dur("grace", cfg.Grace).Dur("timeout", cfg.Timeout).Dur("window", cfg.Window).
+	g.log.Info().Stringer("grace", cfg.Grace).Stringer("timeout", cfg.Timeout).Stringer("window", cfg.Window).
 		Int("connections", g.conns.Open()).Int("tunnels", g.tunnelCaps.Open()).Msg("draining")
 	wait(ctx, cfg.Grace)
 	p.phase.Store(&phaseClosing)
@@ -55,7 +55,7 @@ func (g *Gateway) Drain(ctx context.Context) (cut int) {
 	g.cut()
 	g.stop()
 	p.phase.Store(&phaseDone)
-	g.log.Info().Int("cut", cut).Dur("took", time.Since(p.began)).Msg("drained")
+	g.log.Info().Int("cut", cut).Stringer("took", time.Since(p.began).Round(time.Millisecond)).Msg("drained")
 	return cut
 }
 
@@ -169,7 +169,7 @@ func (g *Gateway) drainBackendsLocked(snap *Snapshot, window time.Duration) {
 			Match:  func(l *relay.Labels) bool { return l.Upstream == name && l.Backend == label },
 			Window: window, Code: uint16(snap.cfg.Drain.CloseCode), Reason: reason.Draining, Sticky: true,
 		})
-		g.log.Info().Str("upstream", name).Str("backend", label).Int64("tunnels", b.Tunnels()).Dur("window", window).Msg("draining the tunnels of a backend")
+		g.log.Info().Str("upstream", name).Str("backend", label).Int64("tunnels", b.Tunnels()).Stringer("window", window).Msg("draining the tunnels of a backend")
 	}
 }
 

@@ -101,6 +101,10 @@ func (c *clientConn) unbind() {
 	}
 	x.forget()
 	x.shrink()
+	x.req.Reset() // and res: they point into buffers that are given away
+	x.res.Reset()
+	x.record = accesslog.Record{}
+	x.tunnelFor = tunnelRequest{}
 	x.c, c.x = nil, nil
 	exchangePool.Put(x)
 	inPool.Put(c.buffer)

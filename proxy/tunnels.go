@@ -258,7 +258,7 @@ func (g *Gateway) logTunnelEnd(e *relay.Ended) {
 	}
 	if ev := g.log.Event(level, e.Reason.String()); ev != nil {
 		ev.Uint64("connection", e.ID).Str("client", peerText(e.Peer)).Str("route", e.Labels.Route).Str("backend", e.Labels.Backend).
-			Dur("lifetime", e.Lifetime).Uint64("to_client", e.ToClient.Bytes).Uint64("to_backend", e.ToBackend.Bytes).
+			Float64("lifetime_seconds", e.Lifetime.Seconds()).Uint64("to_client", e.ToClient.Bytes).Uint64("to_backend", e.ToBackend.Bytes).
 			Uint16("code", e.Code).Msg("tunnel ended")
 	}
 }

@@ -275,5 +275,7 @@ func (c *clientConn) expireHead() {
 	c.bind()
 	c.recall()
 	c.activate()
-	c.headLate(c.gw.snap.Load())
+	snap := c.gw.snap.Load()
+	_, _ = c.x.req.Parse(c.in[c.r:c.w], &snap.reqLimits) // it is not whole; what there is goes to the log
+	c.headLate(snap)
 }
