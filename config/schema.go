@@ -348,8 +348,8 @@ type Tunnel struct {
 	MessageRate int `yaml:"message_rate" default:"0" min:"0"`
 	// Bytes a second that a client may send on one tunnel, with bursts of as many as one second's; 0 is no limit.
 	ByteRate unit.Size `yaml:"byte_rate" default:"0B"`
-	// What happens beyond a rate: "close" ends the tunnel with close code 1008, "delay" reads no more until the rate allows; the messages of
-	// one read of up to 4 KiB may overshoot it, which is made up for before the next read.
+	// What happens beyond a rate: "close" ends the tunnel with close code 1008, "delay" reads no more until the rate allows; a few
+	// small messages may overshoot it, which is made up for before the next read.
 	OverRate string `yaml:"over_rate" default:"close" enum:"close|delay"`
 	// How long a side may take to answer a Close frame of the gateway before its connection is closed.
 	CloseTimeout time.Duration `yaml:"close_timeout" default:"5s" min:"1ms"`

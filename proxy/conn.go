@@ -153,6 +153,13 @@ func (c *clientConn) await() bool {
 		return !c.sk.Held() || c.sk.Flush() == nil || c.unsent()
 	}
 	cause := c.sk.Interrupted()
+	if c.sk.Held() && !cause.Has(sock.Cancelled|sock.WriteExpired) {
+		// The wait ended before it began: the response is still to be sent.
+		c.resume(sock.ReadExpired)
+		if c.sk.Flush() != nil {
+			return c.unsent()
+		}
+	}
 	switch {
 	case c.killed() != reason.OK:
 		c.end = c.killed()

@@ -218,9 +218,13 @@ func (g *Gateway) end(id uint64, reset bool) bool {
 			continue
 		}
 		if reset {
-			g.resetID.Store(id)
+			g.resets.Store(id, nil)
 		}
-		if g.lot.EvictID(id) || reset && g.tunnels.Cut(id, reason.KilledByUser) || !reset && g.tunnels.Close(id, reason.KilledByUser) {
+		if g.lot.EvictID(id) {
+			return true
+		}
+		g.resets.Delete(id)
+		if reset && g.tunnels.Cut(id, reason.KilledByUser) || !reset && g.tunnels.Close(id, reason.KilledByUser) {
 			return true
 		}
 	}

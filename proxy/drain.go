@@ -173,6 +173,18 @@ func (g *Gateway) drainBackendsLocked(snap *Snapshot, window time.Duration) {
 	}
 }
 
+// drainLate closes a tunnel that was on its way while its backend began to be drained.
+func (g *Gateway) drainLate(owner *tunnelOwner) {
+	set := g.snap.Load().sets[owner.labels.Upstream]
+	if set != nil && !set.Drains(owner.backend) {
+		return
+	}
+	g.reloadMu.Lock()
+	defer g.reloadMu.Unlock()
+	snap := g.snap.Load()
+	g.drainBackendsLocked(snap, snap.cfg.Drain.Window)
+}
+
 // list returns the owners of open tunnels.
 func (o *tunnelOwners) list() []*tunnelOwner {
 	o.mu.Lock()

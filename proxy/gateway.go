@@ -53,16 +53,17 @@ type Gateway struct {
 	tlsFailures []atomic.Uint64 // by tlsterm.Failure
 	started     time.Time
 
-	snap     atomic.Pointer[Snapshot]
-	access   atomic.Pointer[accesslog.Logger]
-	draining atomic.Bool
-	resetID  atomic.Uint64 // the parked connection that is closed with RST
-	stopping atomic.Bool   // what is still open is being cut
-	progress atomic.Pointer[drainProgress]
-	snaps    snapshotCount
-	late     atomic.Uint64 // requests refused since no worker could read them in time
-	nextID   atomic.Uint64
-	expiries atomic.Pointer[[]expiry]
+	snap       atomic.Pointer[Snapshot]
+	access     atomic.Pointer[accesslog.Logger]
+	draining   atomic.Bool
+	resets     sync.Map    // IDs of parked connections that are to be closed with RST
+	stopping   atomic.Bool // what is still open is being cut
+	progress   atomic.Pointer[drainProgress]
+	snaps      snapshotCount
+	obituaries atomic.Int32  // lines about tunnels on their way to the log
+	late       atomic.Uint64 // requests refused since no worker could read them in time
+	nextID     atomic.Uint64
+	expiries   atomic.Pointer[[]expiry]
 
 	droppedBefore atomic.Uint64 // by access logs that a reload replaced
 

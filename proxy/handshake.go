@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
+	"tickgate/internal/meter"
 	"tickgate/internal/reason"
 	"tickgate/internal/sock"
 	"tickgate/tlsterm"
@@ -22,7 +24,9 @@ func peerText(peer netip.AddrPort) string {
 
 // handshake does the TLS handshake within timeouts.handshake.
 func (c *clientConn) handshake() bool {
-	c.sk.ArmRead(c.gw.CurrentConfig().Timeouts.Handshake)
+	c.setState(meter.Handshaking)
+	limit := c.gw.CurrentConfig().Timeouts.Handshake
+	c.sk.ArmRead(max(limit-time.Since(c.since), time.Millisecond)) // the wait for the first byte is a part of it
 	err := c.tls.Handshake()
 	c.sk.ArmRead(0)
 	if err == nil {
@@ -30,6 +34,9 @@ func (c *clientConn) handshake() bool {
 		st := c.tls.ConnectionState()
 		c.gw.meter.Handshake(st.Version, st.DidResume)
 		return true
+	}
+	if c.end = c.killed(); c.end != reason.OK {
+		return false
 	}
 	c.end = reason.TLSFailed
 	failure := tlsterm.FailureReason(err)

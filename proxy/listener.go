@@ -274,9 +274,7 @@ func (ln *listener) admit(fd int, peer netip.AddrPort) {
 		FD: fd, ID: g.nextID.Add(1), Peer: peer, Owner: ln.index, Phase: park.Fresh,
 		Since: time.Now().UnixNano(), Until: g.deadline(limit),
 	}
-	if !g.lot.Park(p) {
-		g.closeParked(p, reason.ShutDown)
-	}
+	g.place(p)
 }
 
 // admitConn starts a goroutine for an accepted connection, where there is no lot.

@@ -27,7 +27,7 @@ func (g *Gateway) startLoops(cfg *config.Config) error {
 	g.loops = loops
 	g.lot = park.New(park.Options{Group: loops, Wake: g.wake})
 	g.tunnels = relay.New(relay.Options{Group: loops, Ended: g.tunnelEnded, Trim: tlsterm.Trim})
-	g.meter.Watch(meter.Source{OpenTunnels: g.openTunnels, Relay: g.relayFigures, Loops: g.loopFigures})
+	g.meter.Watch(meter.Source{OpenTunnels: g.openTunnels, Draining: g.drainingTunnels, Relay: g.relayFigures, Loops: g.loopFigures})
 	loops.Start()
 	return nil
 }

@@ -207,6 +207,7 @@ func (c *clientConn) relay() bool {
 	}
 	h.params.Client.FD = fd
 	c.gw.tunnels.Join(h.params)
+	c.gw.drainLate(h.owner)
 	return true
 }
 
@@ -249,6 +250,9 @@ func flowOf(f relay.Flow) meter.Flow {
 	return meter.Flow{Bytes: f.Bytes, Text: f.Text, Binary: f.Binary, Control: f.Control}
 }
 
+// maxObituaries is how many lines about ends of tunnels may wait for the output.
+const maxObituaries = 64
+
 // logTunnelEnd tells the error log of an end that is not an ordinary one.
 func (g *Gateway) logTunnelEnd(e *relay.Ended) {
 	level := debugLevel
@@ -256,10 +260,18 @@ func (g *Gateway) logTunnelEnd(e *relay.Ended) {
 	case reason.BadFrame, reason.BadText, reason.MessageTooBig, reason.TooFast, reason.PingTimeout, reason.TunnelStalled:
 		level = infoLevel
 	}
+	if g.obituaries.Load() >= maxObituaries {
+		return // the log does not take them
+	}
 	if ev := g.log.Event(level, e.Reason.String()); ev != nil {
-		ev.Uint64("connection", e.ID).Str("client", peerText(e.Peer)).Str("route", e.Labels.Route).Str("backend", e.Labels.Backend).
+		ev = ev.Uint64("connection", e.ID).Str("client", peerText(e.Peer)).Str("route", e.Labels.Route).Str("backend", e.Labels.Backend).
 			Float64("lifetime_seconds", e.Lifetime.Seconds()).Uint64("to_client", e.ToClient.Bytes).Uint64("to_backend", e.ToBackend.Bytes).
-			Uint16("code", e.Code).Msg("tunnel ended")
+			Uint16("code", e.Code)
+		g.obituaries.Add(1)
+		go func() { // a loop must not wait for a slow output
+			ev.Msg("tunnel ended")
+			g.obituaries.Add(-1)
+		}()
 	}
 }
 
@@ -353,6 +365,16 @@ func logTunnel(access *accesslog.Logger, e *relay.Ended, client netip.AddrPort, 
 	access.Log(&x.record)
 	x.record = accesslog.Record{}
 	x.req.Reset()
+}
+
+// drainingTunnels tells the metrics which tunnels are to close.
+func (g *Gateway) drainingTunnels(emit func(listener string, tunnels int)) {
+	g.tunnels.Each(func(i relay.Info) bool {
+		if i.Draining {
+			emit(i.Labels.Listener, 1)
+		}
+		return true
+	})
 }
 
 // openTunnels tells the metrics what is open.

@@ -100,10 +100,24 @@ func (c *clientConn) park() bool {
 		p.TLS, p.Seat = c.tls, c.seat
 	}
 	c.setState(meter.Parked)
-	if !c.gw.lot.Park(p) {
-		c.gw.closeParked(p, reason.ShutDown)
-	}
+	c.gw.place(p)
 	return true
+}
+
+// place puts a connection into the lot. If the kernel will not watch its socket, nobody
+// would ever look at it again: it is closed.
+func (g *Gateway) place(p park.Conn) {
+	if g.lot.Park(p) {
+		return
+	}
+	if g.draining.Load() {
+		g.closeParked(p, reason.ShutDown)
+		return
+	}
+	if e := g.log.Event(errorLevel, "park_failed"); e != nil {
+		e.Str("client", peerText(p.Peer)).Msg("a connection cannot wait and is closed: see fs.epoll.max_user_watches")
+	}
+	g.closeParked(p, reason.Internal)
 }
 
 // sign says that the connection leaves this object, unless someone wants it closed.
@@ -186,7 +200,7 @@ func (g *Gateway) whyClosed(p *park.Conn, why park.Why) reason.Reason {
 
 // closeParked ends a connection that has no worker.
 func (g *Gateway) closeParked(p park.Conn, why reason.Reason) {
-	if why == reason.KilledByUser && g.resetID.Load() == p.ID {
+	if why == reason.KilledByUser && g.wantsReset(p.ID) {
 		abortOnClose(p.FD)
 	}
 	_ = closeFD(p.FD)
@@ -195,6 +209,12 @@ func (g *Gateway) closeParked(p park.Conn, why reason.Reason) {
 		state = meter.Accepted
 	}
 	g.ended(g.listener(p.Owner), p.Peer, state, why)
+}
+
+// wantsReset reports whether a parked connection is to be closed with RST, once.
+func (g *Gateway) wantsReset(id uint64) bool {
+	_, ok := g.resets.LoadAndDelete(id)
+	return ok
 }
 
 // ended takes a closed connection out of all counts.
@@ -218,7 +238,7 @@ func (g *Gateway) visit(v *visit) {
 		c.expireHead()
 	default:
 		c.end = g.whyClosed(&v.conn, v.why)
-		if c.end == reason.KilledByUser && g.resetID.Load() == c.id {
+		if c.end == reason.KilledByUser && g.wantsReset(c.id) {
 			_ = c.sk.Reset()
 		}
 		c.leave() // over TLS with close_notify

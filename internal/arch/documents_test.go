@@ -193,7 +193,7 @@ func read(t *testing.T, name string) string {
 
 func TestDocumentsNameWhatExists(t *testing.T) {
 	n := collect(parsed(t))
-	for _, name := range []string{"docs/life-of-a-request.md"} {
+	for _, name := range []string{"docs/life-of-a-request.md", "docs/connections.md", "docs/invariants.md"} {
 		t.Run(path.Base(name), func(t *testing.T) {
 			text := read(t, name)
 			none(t, wrongNames(n, text))

@@ -21,7 +21,7 @@ type Tuner struct {
 
 	cycles chan struct{} // capacity 1; a collection has ended
 	stop   chan struct{}
-	ended  chan struct{}
+	ended  chan struct{} // nil unless run was started
 
 	mu       sync.Mutex
 	opts     Options  // guarded by mu
@@ -30,7 +30,8 @@ type Tuner struct {
 	headroom uint64   // guarded by mu; that gogc stands for
 	last     cycle    // guarded by mu
 	quiet    quiet    // guarded by mu
-	squeeze  int      // guarded by mu; looks for which the runtime still gives memory back
+	squeeze  int      // guarded by mu; looks for which the runtime still gives memory back, at most
+	free     uint64   // guarded by mu; memory that the last of these looks saw
 	asked    uint64   // guarded by mu; collections asked for
 	before   settings // guarded by mu; to be restored by Close
 }
@@ -52,19 +53,22 @@ type settings struct {
 }
 
 // New applies the options and goes on tuning until Close.
-func New(o Options) *Tuner { return start(o, newRuntime(), os.Getenv) }
+func New(o Options) *Tuner {
+	t := start(o, newRuntime(), os.Getenv)
+	t.ended = make(chan struct{})
+	go t.run()
+	return t
+}
 
+// start does all but to run.
 func start(o Options, rt collector, env func(string) string) *Tuner {
-	t := &Tuner{
-		rt: rt, env: env,
-		cycles: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
-	}
+	t := &Tuner{rt: rt, env: env, cycles: make(chan struct{}, 1), stop: make(chan struct{})}
 	s := rt.read()
 	t.before = settings{s.GOGC, s.Limit}
 	t.gogc = s.GOGC
+	t.quiet.wanted = true // the start leaves garbage
 	t.last = cycle{at: time.Now(), n: s.Cycles, forced: s.Forced, allocated: s.Allocated, spent: s.AllGCCPU}
 	t.SetOptions(o)
-	go t.run()
 	return t
 }
 
@@ -114,7 +118,9 @@ func (t *Tuner) Close() {
 	}
 	t.mu.Unlock()
 	close(t.stop)
-	<-t.ended
+	if t.ended != nil {
+		<-t.ended
+	}
 }
 
 func (t *Tuner) run() {
@@ -131,7 +137,7 @@ func (t *Tuner) run() {
 			t.collected(time.Now())
 		case now := <-looks.C:
 			if t.look(now) {
-				t.rt.collect()
+				t.collect()
 			}
 		}
 	}
@@ -148,11 +154,14 @@ func (t *Tuner) collected(now time.Time) {
 	headroom := t.wantLocked(s, now)
 	if n := s.Cycles - t.last.n; n > 0 {
 		// More than one may have ended until this goroutine ran.
-		cost := time.Duration((s.AllGCCPU - t.last.spent) / float64(n) * float64(time.Second))
+		cost := seconds((s.AllGCCPU - t.last.spent) / float64(n))
 		if s.Forced == t.last.forced {
-			t.squeeze = 0 // there is traffic, that may not run into one collection after the other
+			if now.Sub(t.last.at) < window {
+				t.squeeze = 0 // there is traffic, that may not run into one collection after the other
+			}
+			t.quiet.collected(t.last.live, s.Live)
 		}
-		t.quiet.collected(t.last.live, s.Live, s.Goroutines)
+		t.quiet.goroutines = s.Goroutines
 		t.last = cycle{
 			at: now, n: s.Cycles, forced: s.Forced, live: s.Live,
 			allocated: s.Allocated, spent: s.AllGCCPU, cost: cost,
@@ -163,54 +172,83 @@ func (t *Tuner) collected(now time.Time) {
 	}
 }
 
+// collect makes some collections in a row, and has the memory given back.
+func (t *Tuner) collect() {
+	s, spent := t.Stats(), t.rt.spent()
+	for n := 1; n <= mostCycles; n++ {
+		before := s.Live
+		t.rt.collect()
+		s = t.Stats()
+		if n >= leastCycles && (s.Live >= before || !notable(before-s.Live, s.Live)) {
+			break
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.quiet.cost = t.rt.spent() - spent // in a quiet process it is nearly all theirs
+	if t.adaptiveLocked() {
+		t.squeezeLocked()
+	}
+}
+
+// seconds is a duration of so many.
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
 // look does what is to be done without a collection, and reports whether to ask for one.
-func (t *Tuner) look(now time.Time) (collect bool) {
+func (t *Tuner) look(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.adaptiveLocked() {
 		return false
 	}
 	u := t.rt.look()
-	collect = t.quiet.look(u, t.last.live, t.last.cost, now)
-	if collect {
+	if t.quiet.look(u, t.last.live, now) {
 		t.asked++
-		t.squeeze = squeezeLooks
 		return true
 	}
-	t.squeezeLocked(u)
-	t.shrinkLocked(u, now)
+	switch {
+	case t.squeeze > 0:
+		t.squeezedLocked(u)
+	case t.quiet.releases(u, t.last.live):
+		t.squeezeLocked()
+	default:
+		t.shrinkLocked(u, now)
+	}
 	return false
 }
 
 // squeezeLocked has the runtime give free memory back.
 //
 // Its scavenger does so in the background, at about 1 % of a processor, down to a tenth more than the heap
-// may grow to. So until free memory is gone the heap may not grow.
+// may grow to. So until free memory is gone the heap may hardly grow.
 //
 // Do not use debug.FreeOSMemory here: it returns all at once, and a collection that begins meanwhile waits for
 // it with the world stopped.
-func (t *Tuner) squeezeLocked(u usage) {
-	if t.squeeze == 0 {
-		return
-	}
+func (t *Tuner) squeezeLocked() {
+	t.squeeze, t.free = squeezeLooks, math.MaxUint64
+	t.setLocked(gogcFor(t.rt.read(), squeezed))
+}
+
+// squeezedLocked ends what squeezeLocked began once free memory is gone or gets no less, traffic comes, or it takes too long.
+func (t *Tuner) squeezedLocked(u usage) {
 	t.squeeze--
-	if u.Free < squeezeTo || t.quiet.looks == 0 {
-		t.squeeze = 0
-	}
-	if t.squeeze > 0 {
-		t.setLocked(minGOGC)
+	stuck := u.Free >= t.free
+	t.free = u.Free
+	if t.squeeze > 0 && !stuck && u.Free >= squeezeTo && t.quiet.looks > 0 {
 		return
 	}
+	t.squeeze = 0
+	t.quiet.keeps(u, t.last.live)
 	t.tuneLocked(t.rt.read(), uint64(t.opts.MinHeadroom))
 }
 
 // shrinkLocked lowers the headroom while collections stay away.
 func (t *Tuner) shrinkLocked(u usage, now time.Time) {
 	elapsed := now.Sub(t.last.at)
-	if t.squeeze > 0 || elapsed < interval(window, t.last.cost) || t.headroom <= uint64(t.opts.MinHeadroom) {
+	if elapsed < interval(window, t.last.cost) || t.headroom <= uint64(t.opts.MinHeadroom) {
 		return
 	}
-	want := headroomFor(u.Allocated-t.last.allocated, elapsed, t.last.cost, t.last.live, &t.opts)
+	want := headroomFor(u.Allocated-t.last.allocated, elapsed, t.last.cost, t.last.live, t.headroom, &t.opts)
 	if want*shrinkBy <= t.headroom || want == uint64(t.opts.MinHeadroom) {
 		t.tuneLocked(t.rt.read(), want)
 	}
@@ -218,7 +256,7 @@ func (t *Tuner) shrinkLocked(u usage, now time.Time) {
 
 // wantLocked returns the headroom that suits what was allocated since the last collection.
 func (t *Tuner) wantLocked(s Stats, now time.Time) uint64 {
-	return headroomFor(s.Allocated-t.last.allocated, now.Sub(t.last.at), t.last.cost, s.Live, &t.opts)
+	return headroomFor(s.Allocated-t.last.allocated, now.Sub(t.last.at), t.last.cost, s.Live, t.headroom, &t.opts)
 }
 
 // tuneLocked sets GOGC so that the heap may grow by headroom.

@@ -21,16 +21,28 @@ type fake struct {
 	limits []int64
 	free   uint64
 	stacks uint64
+	// What the collections find that are asked for, in MiB, and how many were made besides.
+	lives   []uint64
+	missing int
 }
 
 func (f *fake) read() Stats { return f.Stats }
 func (f *fake) look() usage {
 	return usage{Allocated: f.Allocated, Free: f.free, Stacks: f.stacks, Goroutines: f.Goroutines}
 }
-func (f *fake) setGOGC(n int)       { f.GOGC = n; f.gogcs = append(f.gogcs, n) }
-func (f *fake) setLimit(max int64)  { f.Limit = max; f.limits = append(f.limits, max) }
-func (f *fake) collect()            {}
-func (f *fake) arm(chan<- struct{}) {}
+func (f *fake) setGOGC(n int)      { f.GOGC = n; f.gogcs = append(f.gogcs, n) }
+func (f *fake) setLimit(max int64) { f.Limit = max; f.limits = append(f.limits, max) }
+func (f *fake) collect() {
+	f.Cycles++
+	f.Forced++
+	if len(f.lives) == 0 {
+		f.missing++
+		return
+	}
+	f.Live, f.lives = f.lives[0]*mib, f.lives[1:]
+}
+func (f *fake) spent() time.Duration { return time.Duration(f.Forced) * time.Millisecond }
+func (f *fake) arm(chan<- struct{})  {}
 
 // cycle is a collection that takes cost and finds liveMiB alive.
 func (f *fake) cycle(liveMiB uint64, cost time.Duration) {
@@ -44,9 +56,10 @@ func newFake() *fake { return &fake{Stats: Stats{GOGC: 100, Limit: math.MaxInt64
 var normal = Options{Adaptive: true, MinHeadroom: 4 * mib, MaxHeadroom: 64 * mib, Headroom: 20}
 
 func TestHeadroomFor(t *testing.T) {
+	last := uint64(80)
 	f := func(what string, allocatedMiB uint64, elapsed, cost time.Duration, liveMiB, wantMiB uint64) {
 		t.Helper()
-		got := headroomFor(allocatedMiB*mib, elapsed, cost, liveMiB*mib, &normal)
+		got := headroomFor(allocatedMiB*mib, elapsed, cost, liveMiB*mib, last*mib, &normal)
 		if diff := max(got, wantMiB*mib) - min(got, wantMiB*mib); diff > mib/100 {
 			t.Errorf("%s: %d bytes, want %d MiB", what, got, wantMiB)
 		}
@@ -58,10 +71,16 @@ func TestHeadroomFor(t *testing.T) {
 	f("1.5 s of it, measured over longer", 200, 10*second, 15*milli, 0, 30)
 	f("at most", 50, second, 0, 0, 64)
 	f("a large heap may have more", 100, second, 0, 500, 100)
-	f("collections are dear", 2, second, 100*milli, 100, 20)
-	f("dear, at most", 20, second, 100*milli, 100, 64)
+	f("collections are dear, so it is what is allocated in 10 s", 2, second, 100*milli, 200, 20)
+	f("dear, at most", 5, second, 100*milli, 200, 40)
+	f("dear, but of no weight beside 1.5 s", 40, second, 100*milli, 200, 60)
+	f("dear for a small heap", 10, second, second, 10, 15)
 	f("dear, but nothing is allocated", 0, second, second, 100, 4)
 	f("too short a time for a rate", 1, time.Microsecond, 0, 0, 15)
+	last = 10
+	f("much more than there was", 50, second, 0, 0, 15)
+	last = 0
+	f("there was none", 50, second, 0, 0, 6)
 }
 
 func TestGOGCFor(t *testing.T) {
@@ -173,54 +192,60 @@ func TestTuning(t *testing.T) {
 	}
 	const ms = time.Millisecond
 	pass(time.Second, 20)
-	cycle("1: 30 MiB in 1.5 s", 10, ms, 300)
+	cycle("1: 6 of the 30 MiB in 1.5 s, half as much again as there was", 10, ms, 59)
+	for _, gogc := range []int{89, 134, 202, 300} {
+		pass(time.Second, 20)
+		cycle("2, 3: and again, up to all", 10, ms, gogc)
+	}
 	pass(time.Second, 20)
-	cycle("2: the same", 10, ms)
-	pass(time.Second, 20)
-	cycle("3: little more is alive", 11, ms)
+	cycle("4: little more is alive", 11, ms)
 	pass(time.Second, 40)
-	cycle("4: more is allocated", 10, ms, 600)
+	cycle("5: more is allocated", 10, ms, 449)
 	pass(time.Second, 80)
-	cycle("5: much more, at most 64 MiB", 10, ms, 640)
+	cycle("6: much more, but at most 64 MiB", 10, ms, 640)
 	pass(time.Second, 80)
-	cycle("6: much more is alive, so 64 of 640 MiB are too little", 640, ms, 18)
+	cycle("7: much more is alive, so 64 of 640 MiB are too little", 640, ms, 14)
 	pass(time.Second, 20)
-	cycle("7: small again", 10, ms, 300)
+	cycle("8: small again", 10, ms, 300)
 	// Collections stay away.
-	pass(time.Second, 10)
-	look("8: it is not time yet")
-	pass(time.Second, 10)
-	look("9: half of it")
-	pass(2*time.Second, 10)
-	look("10: less than half", 112)
+	pass(time.Second, 12)
+	look("9: it is not time yet")
+	pass(time.Second, 12)
+	look("10: more than half of it")
+	pass(2*time.Second, 6)
+	look("11: less than half", 112)
 	pass(20*time.Second, 5)
-	look("11: hardly anything", 40)
+	look("12: hardly anything", 40)
 	// Collections take long.
-	pass(time.Second, 2)
-	cycle("12: a dear one", 10, 100*ms)
-	pass(time.Second, 2)
-	cycle("13: what is allocated in 10 s", 10, 100*ms, 200)
+	pass(20*time.Second, 1)
+	cycle("13: a dear one", 100, 200*ms, minGOGC)
+	pass(time.Second, 1)
+	cycle("14: half as much again as there was, a change too small to make", 100, 100*ms)
+	pass(time.Second, 1)
+	cycle("15: and again, as it is what is allocated in 10 s", 100, 100*ms, 8)
 	pass(5*time.Second, 0)
-	look("14: it is not time yet")
+	look("16: it is not time yet")
+	pass(6*time.Second, 0)
+	look("17: now it is", minGOGC)
 	rt.gogcs = nil
 	small := normal
-	small.MaxHeadroom, small.Headroom = 8*mib, 5
+	small.MinHeadroom, small.Headroom = 8*mib, 5
 	pass(0, 20)
 	tuner.SetOptions(small)
-	want("15: other options", 80)
+	want("18: other options", 11)
 	rt.gogcs = nil
 	tuner.SetOptions(Options{})
-	want("16: switched off", 100)
+	want("19: switched off", 100)
 	pass(time.Second, 100)
-	cycle("17: off", 1000, ms)
-	look("18: off")
+	cycle("20: off", 1000, ms)
+	look("21: off")
 }
 
-// TestQuiet is about when a collection is asked for.
+// TestQuiet is about when collections are asked for.
 func TestQuiet(t *testing.T) {
 	q := &quiet{}
 	u := usage{Goroutines: 10, Stacks: mib}
-	live, cost, now := uint64(mib), time.Millisecond, time.Now()
+	live, now := uint64(mib), time.Now()
 	// f lets so many seconds pass in each of which so many KiB are allocated, and wants
 	// collections to be asked for in these.
 	f := func(step string, seconds int, kib uint64, want ...int) {
@@ -229,8 +254,9 @@ func TestQuiet(t *testing.T) {
 		for s := range seconds {
 			now = now.Add(lookEvery)
 			u.Allocated += kib << 10
-			if q.look(u, live, cost, now) {
+			if q.look(u, live, now) {
 				got = append(got, s+1)
+				q.goroutines = u.Goroutines
 			}
 		}
 		if !slices.Equal(got, want) {
@@ -239,19 +265,138 @@ func TestQuiet(t *testing.T) {
 	}
 	f("1: nothing", 100, 0)
 	f("2: busy", 100, 5000)
-	f("3: quiet: one collection after some seconds, one for what pools keep", 100, 0, 3, 8)
-	f("4: busy for a moment, but too little", 1, 2000)
+	f("3: quiet", 100, 0, 3)
+	f("4: busy, but for nothing notable", 1, 512)
 	f("4: quiet", 100, 0)
-	f("5: and a little more", 1, 100)
-	f("5: quiet", 100, 0, 2, 7)
-	f("6: in small pieces, that a collection of its own would take long to come for", 4, 600, 4)
-	f("6: quiet", 100, 0, 5)
+	f("5: a little more", 1, 1, 1)
+	f("6: in small pieces, that a collection of its own would take long to come for", 20, 200, 5, 10, 15, 20)
+	q.cost = 100 * time.Millisecond
+	f("7: dear", 40, 200, 10, 20, 30, 40)
+	q.cost = time.Millisecond
 	live = 1000 * mib
-	f("7: a large heap, of which it is no notable share", 100, 100)
-	f("8: now it is", 100, 1000, 3*0+0)
+	f("8: a large heap, of which it is no notable share", 100, 500)
+	f("9: now it is", 3, 500, 3)
+	live = 10 * mib
+	u.Goroutines, u.Stacks = 1000, 16*mib
+	f("10: goroutines", 10, 0)
+	u.Goroutines = 970
+	f("11: some have ended, but few", 10, 0)
+	u.Goroutines = 900
+	f("12: more, so that 1.6 MiB of stacks are dead", 10, 0, 1)
+	q.collected(10*mib, 9*mib)
+	f("13: traffic's collection found less alive", 10, 0, 1)
+	q.collected(10*mib, 10*mib)
+	f("14: and one found nothing of the kind", 10, 0)
+	q.collected(9*mib, 10*mib)
+	f("15: or more", 10, 0)
 }
 
-func TestQuietEnds(t *testing.T) {
+func TestReleases(t *testing.T) {
+	q := &quiet{}
+	// f is a look at so much free memory.
+	f := func(step string, looks int, freeKiB, liveMiB uint64, want bool) {
+		t.Helper()
+		q.looks = looks
+		if got := q.releases(usage{Free: freeKiB << 10}, liveMiB*mib); got != want {
+			t.Errorf("%s: %t, want %t", step, got, want)
+		}
+	}
+	f("1: little", quietLooks, 512, 1, false)
+	f("2: more", quietLooks, 513, 1, true)
+	f("3: not quiet", quietLooks-1, 513, 1, false)
+	f("4: too little of a large heap", quietLooks, 4000, 100, false)
+	f("5: enough of it", quietLooks, 6000, 100, true)
+	q.left = 6000 << 10
+	f("6: what could not be given back", quietLooks, 6000, 1, false)
+	f("7: more than that", quietLooks, 6600, 1, true)
+	f("8: that has gone by itself", quietLooks, 0, 1, false)
+	f("9: and is there again", quietLooks, 6000, 1, true)
+}
+
+// TestCollect is about collections in a row, and about the squeeze that follows.
+func TestCollect(t *testing.T) {
+	rt := newFake()
+	rt.Live = 10 * mib
+	tuner := start(normal, rt, func(string) string { return "" })
+	defer tuner.Close()
+	now := time.Now()
+	// collect asks for collections that find these MiB alive, and wants all of them and no more to be made.
+	collect := func(step string, lives ...uint64) {
+		t.Helper()
+		rt.lives, rt.gogcs = lives, nil
+		tuner.collect()
+		tuner.collected(now)
+		if len(rt.lives) > 0 || rt.missing > 0 {
+			t.Errorf("%s: %d collections too few, %d too many", step, len(rt.lives), rt.missing)
+		}
+		rt.missing = 0
+	}
+	look := func(step string, allocatedMiB, freeKiB uint64, gogcs ...int) {
+		t.Helper()
+		now = now.Add(lookEvery)
+		rt.Allocated += allocatedMiB * mib
+		rt.free, rt.gogcs = freeKiB<<10, nil
+		if tuner.look(now) {
+			t.Errorf("%s: a collection is asked for", step)
+		}
+		if !slices.Equal(rt.gogcs, gogcs) {
+			t.Errorf("%s: GOGC set to %v, want %v", step, rt.gogcs, gogcs)
+		}
+	}
+	tuner.look(now)
+	tuner.look(now)
+	if !tuner.look(now) {
+		t.Error("0: no collection after the start")
+	}
+	collect("1: nothing dies", 10, 10)
+	collect("2: all dies in the first", 2, 2)
+	collect("3: pools let go", 20, 2, 2)
+	collect("4: and go on", 20, 10, 5)
+	if want := 3 * time.Millisecond; tuner.quiet.cost != want {
+		t.Errorf("4: they cost %s, want %s", tuner.quiet.cost, want)
+	}
+	if want := []int{10}; !slices.Equal(rt.gogcs, want) {
+		t.Errorf("4: GOGC set to %v, want %v", rt.gogcs, want)
+	}
+	look("5: much is free", 0, 4000)
+	look("6: still", 0, 1000)
+	look("7: no more", 0, 200, 80)
+	look("8: a goroutine's stack, or a thousand of them", 0, 2000, 10)
+	look("9: it is gone", 0, 0, 80)
+	look("10: again", 0, 2000, 10)
+	look("11: it is going", 0, 1900)
+	look("11: but not all", 0, 1900, 80)
+	now = now.Add(5 * time.Second)
+	if !tuner.look(now) {
+		t.Error("12: no collection, after which the rest may be given back")
+	}
+	collect("12", 5, 5)
+	look("13: it makes no difference", 0, 1900)
+	look("13: it makes no difference", 0, 1900, 80)
+	look("13: so it is left", 0, 1900)
+	look("14: more", 0, 3000, 10)
+	look("15: traffic", 1, 3000, 80)
+	look("16: it ceases", 0, 3000)
+	look("17: but shortly", 0, 6000)
+	now = now.Add(lookEvery)
+	if !tuner.look(now) {
+		t.Error("18: quiet again, and no collection")
+	}
+	collect("18", 5, 5)
+	// Traffic comes between two looks.
+	now = now.Add(window)
+	rt.gogcs = nil
+	rt.cycle(5, time.Millisecond)
+	tuner.collected(now)
+	if len(rt.gogcs) > 0 {
+		t.Errorf("19: the first collection that traffic brings sets GOGC to %v", rt.gogcs)
+	}
+	rt.Allocated += 10 * mib
+	rt.cycle(5, time.Millisecond)
+	tuner.collected(now.Add(100 * time.Millisecond))
+	if len(rt.gogcs) != 1 || rt.gogcs[0] < 110 {
+		t.Errorf("19: the second one, that follows at once, sets GOGC to %v", rt.gogcs)
+	}
 }
 
 // eventually waits for a condition that collections bring about.
@@ -314,6 +459,17 @@ func TestLimit(t *testing.T) {
 	}
 	if after := tuner.Stats().Cycles; after < before+3 {
 		t.Errorf("%d collections while 1 GiB was allocated with 48 MiB below the limit", after-before)
+	}
+}
+
+// Looking at an idle process once a second must not be what makes garbage in it.
+func TestLookAllocatesNothing(t *testing.T) {
+	rt := newRuntime()
+	if n := testing.AllocsPerRun(100, func() { rt.look() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if u := rt.look(); u.Allocated == 0 || u.Stacks == 0 || u.Goroutines == 0 {
+		t.Errorf("%+v", u)
 	}
 }
 

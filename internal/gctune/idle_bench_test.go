@@ -158,3 +158,12 @@ func BenchmarkRelease(b *testing.B) {
 	f("idle-default", false, 0)
 	f("idle-tuned", true, 0)
 }
+
+// BenchmarkLook measures what an idle process is charged once a second.
+func BenchmarkLook(b *testing.B) {
+	rt := newRuntime()
+	b.ReportAllocs()
+	for b.Loop() {
+		rt.look()
+	}
+}

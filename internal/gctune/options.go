@@ -12,9 +12,10 @@ type Options struct {
 	// Memory that may be allocated between two collections, at least: what a process that allocates hardly anything keeps for it. More makes
 	// the first collections of a sudden load rarer.
 	MinHeadroom unit.Size `yaml:"min_headroom" default:"4MiB" min:"1MiB"`
-	// Memory that may be allocated between two collections, at most. In between, it is what is allocated in 1.5 s, or in
-	// 100 times the processor time of a collection if that is longer. Less saves memory under load and costs processor time.
+	// Memory that may be allocated between two collections, at most. In between, it is what is allocated in 1.5 s. Less saves
+	// memory under load and costs processor time.
 	MaxHeadroom unit.Size `yaml:"max_headroom" default:"64MiB" min:"1MiB"`
-	// The same as a share of what is alive, in percent; the larger of the two counts.
+	// The same as a share of what is alive, in percent; the larger of the two counts. Up to this share, it is what is allocated in 100 times
+	// the processor time of a collection, if that is longer, so that collections of a large heap take no more than 1 % of a processor.
 	Headroom int `yaml:"headroom_percent" default:"20" min:"5" max:"400"`
 }

@@ -14,6 +14,8 @@ const (
 	leastElapsed = 100 * time.Millisecond
 	// A headroom that shrinks without a collection does so in steps of this factor, as each stops the world.
 	shrinkBy = 2
+	// One that grows does so at most to this, in percent.
+	growTo = 150
 )
 
 // Bounds and steps of GOGC.
@@ -33,13 +35,21 @@ const (
 // processor time.
 func interval(least, cost time.Duration) time.Duration { return max(least, costTimes*cost) }
 
-// headroomFor returns the bytes that may be allocated until the next collection, if so many
-// were within elapsed.
-func headroomFor(allocated uint64, elapsed, cost time.Duration, live uint64, o *Options) uint64 {
+// headroomFor returns the bytes that may be allocated until the next collection, if so many were within elapsed and the
+// headroom was last.
+//
+// What is allocated in the window is bounded by max_headroom or headroom_percent. More than that for a dear collection is
+// bounded by headroom_percent alone: that of a small heap is dear only where processors are busy with something else.
+//
+// The headroom grows by half at most, so that a burst gets less than it has allocated, not what it
+// might allocate: objects that stay are then spread over less memory, which is never whole again.
+func headroomFor(allocated uint64, elapsed, cost time.Duration, live, last uint64, o *Options) uint64 {
 	rate := float64(allocated) / max(elapsed, leastElapsed).Seconds()
-	most := max(uint64(o.MaxHeadroom), uint64(o.MinHeadroom), live/100*uint64(o.Headroom))
-	want := rate * interval(window, cost).Seconds()
-	return max(uint64(min(want, float64(most))), uint64(o.MinHeadroom))
+	share := float64(live) / 100 * float64(o.Headroom)
+	want := min(rate*window.Seconds(), max(float64(o.MaxHeadroom), share))
+	want = max(want, min(rate*interval(window, cost).Seconds(), share))
+	least := uint64(o.MinHeadroom)
+	return max(min(uint64(want), max(last, least)/100*growTo), least)
 }
 
 // gogcFor returns the GOGC that lets the heap grow by the headroom.

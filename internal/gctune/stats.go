@@ -53,13 +53,14 @@ func (s *Stats) GCFraction() float64 {
 
 // collector is the runtime, or a test's.
 //
-// look costs a hundredth of read. collect and arm are called by the tuner's goroutine alone, the others under its lock.
+// look costs a hundredth of read. collect, spent and arm are called by the tuner's goroutine alone, the others under its lock.
 type collector interface {
 	read() Stats
 	look() usage
 	setGOGC(n int)
 	setLimit(max int64)
 	collect()
+	spent() time.Duration // CPU time of which that of collect is a part
 	arm(cycles chan<- struct{})
 }
 

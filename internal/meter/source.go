@@ -15,6 +15,9 @@ type Source struct {
 	// OpenTunnels calls emit for each route and mode that has open tunnels, once or in parts,
 	// with their number and what went through them since they were opened.
 	OpenTunnels func(emit func(route string, mode TunnelMode, open int, flows Flows))
+	// Draining calls emit for each listener with tunnels that were told to close, once or in
+	// parts: they are shown as draining in place of relayed.
+	Draining func(emit func(listener string, tunnels int))
 	// Relay returns the figures of all open tunnels together.
 	Relay func() RelayFigures
 	// Loops returns the figures of the event loops, by their numbers.

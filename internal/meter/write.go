@@ -29,7 +29,7 @@ func (m *Meter) WritePrometheus(w io.Writer) error {
 
 	var text bytes.Buffer
 	m.writeRequests(&text, routes)
-	m.writeConns(&text, listeners)
+	m.writeConns(&text, listeners, &source)
 	m.writeTunnels(&text, tunnels, &source)
 	m.writeTLS(&text)
 	m.writeReloads(&text)
@@ -138,11 +138,22 @@ func writeHistogram(w *bytes.Buffer, name, label string, h *histogram) {
 	fmt.Fprintf(w, "%s_count{%s} %d\n", name, label, count)
 }
 
-func (m *Meter) writeConns(w *bytes.Buffer, listeners []*Conns) {
+func (m *Meter) writeConns(w *bytes.Buffer, listeners []*Conns, source *Source) {
+	draining := map[string]int64{}
+	if source.Draining != nil {
+		source.Draining(func(listener string, n int) { draining[listener] += int64(n) })
+	}
 	for _, c := range listeners {
 		label := Label("listener", c.name)
 		for s := range numConnStates {
-			fmt.Fprintf(w, "tickgate_connections{%s,state=%q} %d\n", label, s, c.states[s].Load())
+			n := c.states[s].Load()
+			switch told := min(draining[c.name], c.states[Relayed].Load()); s {
+			case Relayed:
+				n -= told
+			case Draining:
+				n += told
+			}
+			fmt.Fprintf(w, "tickgate_connections{%s,state=%q} %d\n", label, s, n)
 		}
 		fmt.Fprintf(w, "tickgate_connections_total{%s} %d\n", label, c.total.Load())
 	}

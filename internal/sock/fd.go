@@ -16,6 +16,9 @@ type polled struct {
 // ErrNoDescriptor says that a connection has no descriptor to give away.
 var ErrNoDescriptor = errors.New("sock: no descriptor to release")
 
+// ErrHeld says that bytes are still held to be sent, which a new owner would not send.
+var ErrHeld = errors.New("sock: bytes are held to be sent")
+
 // NewFD takes over the non-blocking socket fd. Go's poller learns of it only when a
 // call has to wait (a connection that was woken because bytes are there, answered, and
 // put to sleep elsewhere never waits), and forgets it again with Release.
@@ -131,6 +134,9 @@ func (c *Conn) Release() (fd int, err error) {
 	defer c.mu.Unlock()
 	if c.closed.Load() {
 		return -1, net.ErrClosed
+	}
+	if len(c.out) > 0 {
+		return -1, ErrHeld
 	}
 	fd = c.fd
 	if p := c.raw.Load(); p != nil {

@@ -638,16 +638,21 @@ func TestFDClosedTouchesNothing(t *testing.T) {
 		"Reset": (*Conn).Reset,
 	}
 	calls := map[string]func(c *Conn) error{
-		"Write":         func(c *Conn) error { c.Hold(HoldOff); c.out = nil; return second(c.Write([]byte("stray"))) },
-		"Read":          func(c *Conn) error { _, err := c.Read(make([]byte, 8)); return err },
-		"Roundtrip":     func(c *Conn) error { _, _, err := c.Roundtrip([]byte("stray"), make([]byte, 8)); return err },
-		"Flush":         func(c *Conn) error { c.Hold(HoldCopy); c.Write([]byte("stray")); return c.Flush() },
-		"held and Read": func(c *Conn) error { c.Hold(HoldCopy); c.Write([]byte("stray")); _, err := c.Read(make([]byte, 8)); return err },
-		"CloseWrite":    func(c *Conn) error { c.out = nil; return c.CloseWrite() },
-		"Dirty":         func(c *Conn) error { return unless(c.Dirty()) },
-		"Readable":      func(c *Conn) error { return unless(!c.Readable()) },
-		"Inspect":       func(c *Conn) error { return unless(!c.Inspect(func(int) {})) },
-		"RemoteAddr":    func(c *Conn) error { return unless(c.RemoteAddr() == net.Addr(noAddr{})) },
+		"Write":     func(c *Conn) error { c.Hold(HoldOff); c.out = nil; return second(c.Write([]byte("stray"))) },
+		"Read":      func(c *Conn) error { _, err := c.Read(make([]byte, 8)); return err },
+		"Roundtrip": func(c *Conn) error { _, _, err := c.Roundtrip([]byte("stray"), make([]byte, 8)); return err },
+		"Flush":     func(c *Conn) error { c.Hold(HoldCopy); c.Write([]byte("stray")); return c.Flush() },
+		"held and Read": func(c *Conn) error {
+			c.Hold(HoldCopy)
+			c.Write([]byte("stray"))
+			_, err := c.Read(make([]byte, 8))
+			return err
+		},
+		"CloseWrite": func(c *Conn) error { c.out = nil; return c.CloseWrite() },
+		"Dirty":      func(c *Conn) error { return unless(c.Dirty()) },
+		"Readable":   func(c *Conn) error { return unless(!c.Readable()) },
+		"Inspect":    func(c *Conn) error { return unless(!c.Inspect(func(int) {})) },
+		"RemoteAddr": func(c *Conn) error { return unless(c.RemoteAddr() == net.Addr(noAddr{})) },
 	}
 	quiet := map[string]func(c *Conn) error{ // without an error
 		"Close":     (*Conn).Close,

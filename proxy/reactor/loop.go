@@ -238,9 +238,10 @@ func (l *Loop) crowded(now time.Duration) bool {
 	l.looked = now
 	metrics.Read(l.runnable[:])
 	// The other loops may be among the runnable. They are no reason to stay: two loops
-	// would keep each other running for ever.
+	// would keep each other running for ever. Nor are fewer than there are processors: on a
+	// machine that others keep busy, one or two wait for a moment now and then.
 	v := l.runnable[0].Value
-	l.crowd = v.Kind() == metrics.KindUint64 && v.Uint64() >= uint64(len(l.group.loops))
+	l.crowd = v.Kind() == metrics.KindUint64 && v.Uint64() >= uint64(max(len(l.group.loops), runtime.GOMAXPROCS(0)))
 	return l.crowd
 }
 

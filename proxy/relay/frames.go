@@ -26,9 +26,11 @@ const (
 	// burst is what a rate allows at once: what it allows in this time.
 	burst = time.Second
 
-	// delayedRead is the most that is read at once under a message rate with Delay: the rate
-	// holds on the average, and the messages of one read may overshoot it.
-	delayedRead = 4 << 10
+	// Under a message rate with Delay no more is read at once than the smallest messages
+	// (smallMessage bytes: a masked header) that are allowed now would take, but leastRead
+	// at least: what comes of it beyond the rate is a debt that the next read waits for.
+	smallMessage = 6
+	leastRead    = 64
 )
 
 // framing is a tunnel's state in Frames mode. It holds no pointers.
@@ -356,11 +358,13 @@ func (lp *loop) allowance(i uint32, s *slot, p []byte) []byte {
 	}
 	fr := lp.frames.get(s.frames)
 	if policy.MessageRate > 0 {
-		if fr.messageAt-lp.now >= burst {
+		free := burst - max(fr.messageAt-lp.now, 0)
+		if free <= 0 {
 			lp.delay(i, s)
 			return nil
 		}
-		p = p[:min(len(p), delayedRead)]
+		cost := lp.policies.entries[s.policy].value.messageCost
+		p = p[:min(len(p), max(leastRead, int(free/cost)*smallMessage))]
 	}
 	if policy.ByteRate > 0 {
 		free := burst - max(fr.byteAt-lp.now, 0)
