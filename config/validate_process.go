@@ -47,12 +47,17 @@ func (v *validator) memory() {
 		return
 	}
 	switch {
-	case m.Adaptive && m.Limit > 0 && m.MinHeadroom > m.Limit/2:
-		v.warn("memory.min_headroom", "is more than half of memory.limit (%s)", m.Limit)
+	case m.Adaptive && m.Limit > 0 && m.MaxHeadroom > m.Limit:
+		v.warn("memory.max_headroom", "is more than memory.limit (%s)", m.Limit)
+	case m.Adaptive && m.MinHeadroom > m.MaxHeadroom:
+		v.warn("memory.min_headroom", "is more than memory.max_headroom (%s), which wins", m.MaxHeadroom)
 	case m.Adaptive:
 	default:
 		if m.MinHeadroom != def.MinHeadroom {
 			v.warn("memory.min_headroom", "has no effect, since adaptive_gc is false")
+		}
+		if m.MaxHeadroom != def.MaxHeadroom {
+			v.warn("memory.max_headroom", "has no effect, since adaptive_gc is false")
 		}
 		if m.Headroom != def.Headroom {
 			v.warn("memory.headroom_percent", "has no effect, since adaptive_gc is false")

@@ -35,10 +35,11 @@ type worker struct {
 }
 
 // workerIdle is how long a worker waits for work before it ends, and crewRound how often
-// that is looked at: a stack of 8 to 16 KiB is cheap to keep for seconds.
+// that is looked at: under load nobody is idle for so long, and after it their stacks of
+// 4 to 16 KiB are better given back.
 const (
-	workerIdle = 10 * time.Second
-	crewRound  = 5 * time.Second
+	workerIdle = 2 * time.Second
+	crewRound  = time.Second
 )
 
 func newCrew(limit int, serve func(*visit), scarce func(bool), now func() time.Duration) *crew {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package proxy
 
 import (
@@ -371,6 +373,7 @@ func TestTunnelOutlivesItsRoute(t *testing.T) {
 	expectStatus(t, "over the limit", g.do(upgrade()), 503, "reason: too_many_tunnels")
 	client.Close()
 	backend.ExpectClosed()
+	backend.Close()
 	g.waitTunnelEnd(reason.ClosedByClient, 1)
 	g.waitNoTunnels()
 	be.open(g.dial())
@@ -594,9 +597,7 @@ func TestTunnelViolations(t *testing.T) {
 		if got := int(g.metric("tickgate_tunnels_closed_total{", `route="feed"`, `reason="`+end.String()+`"`)); got != n {
 			t.Errorf("%d tunnels of the route closed for %v, want %d", got, end, n)
 		}
-		if got := strings.Count(g.logs.String(), `"event":"`+end.String()+`"`); got < n {
-			t.Errorf("%d lines for %v, want %d", got, end, n)
-		}
+		g.wait(fmt.Sprintf("%d lines for %v", n, end), func() bool { return strings.Count(g.logs.String(), `"event":"`+end.String()+`"`) == n })
 	}
 }
 
@@ -623,9 +624,10 @@ func TestViolationsAreThrottled(t *testing.T) {
 		client.Close()
 	}
 	g.waitTunnelEnd(reason.BadFrame, n)
+	g.wait("lines", func() bool { return strings.Count(g.logs.String(), "tunnel ended") >= 2 })
 	if most := 2 * (int(time.Since(began)/time.Second) + 2); most < n {
-		if got := strings.Count(g.logs.String(), "tunnel ended"); got < 2 || got > most {
-			t.Errorf("%d lines about %d violations, want 2 to %d", got, n, most)
+		if got := strings.Count(g.logs.String(), "tunnel ended"); got > most {
+			t.Errorf("%d lines about %d violations, want %d at most", got, n, most)
 		}
 	}
 }

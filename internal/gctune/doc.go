@@ -36,8 +36,9 @@
 // collection of traffic has found that much less alive; at most every 5 s and for 1 % of a processor. It makes two in a row,
 // as a sync.Pool drops what it holds in the second one, and a third if that frees much.
 //
-// Then, and whenever a quiet process has as much free memory, it gives that back (squeezeLocked): the heap may grow by no more than half a megabyte for some seconds, which lowers the goal of
-// the runtime's scavenger. That one works in the background, at about 1 % of a processor. Traffic that comes
+// Then, and whenever a quiet process has as much free memory, it gives that back
+// (squeezeLocked): the heap may grow by no more than half a megabyte for some seconds, which lowers the goal of the
+// runtime's scavenger. That one works in the background, at about 1 % of a processor. Traffic that comes
 // meanwhile ends it, at the cost of two collections of little use.
 //
 // Do not use debug.FreeOSMemory here: it returns all at once, and a collection that begins meanwhile waits for
