@@ -50,7 +50,7 @@ func (v *validator) memory() {
 	case m.Adaptive && m.Limit > 0 && m.MaxHeadroom > m.Limit:
 		v.warn("memory.max_headroom", "is more than memory.limit (%s)", m.Limit)
 	case m.Adaptive && m.MinHeadroom > m.MaxHeadroom:
-		v.warn("memory.min_headroom", "is more than memory.max_headroom (%s), which wins", m.MaxHeadroom)
+		v.warn("memory.min_headroom", "is more than memory.max_headroom (%s): the floor wins", m.MaxHeadroom)
 	case m.Adaptive:
 	default:
 		if m.MinHeadroom != def.MinHeadroom {

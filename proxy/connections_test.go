@@ -145,7 +145,7 @@ func TestConnectionFilters(t *testing.T) {
 	f("limit", admin.ConnFilter{Limit: 2}, c.fresh, c.idle)
 	f("several", admin.ConnFilter{Listener: "127.0.0.1:0", State: "relayed", Route: "opaque", Peer: netip.MustParsePrefix("127.0.2.0/24")}, c.opaque)
 	f("several, one not met", admin.ConnFilter{Listener: "127.0.0.2:0", State: "relayed", Route: "opaque"})
-	f("nothing is queued", admin.ConnFilter{MinQueued: 1})
+	c.wait("nothing queued", func() bool { return len(c.list(admin.ConnFilter{MinQueued: 1})) == 0 })
 }
 
 // TestConnectionAge compares ages exactly.
@@ -197,9 +197,7 @@ func TestConnectionSorts(t *testing.T) {
 	if got := c.list(admin.ConnFilter{Sort: admin.ByRTT, Limit: 2}); len(got) != 2 {
 		t.Errorf("two by RTT: %d", ids(got))
 	}
-	if n := c.metric("tickgate_tunnel_queued_bytes"); n <= 0 {
-		t.Errorf("%v bytes are queued by the metrics", n)
-	}
+	c.wait("queued bytes in the metrics", func() bool { return c.metric("tickgate_tunnel_queued_bytes") > 0 })
 	c.opaqueC.Close()
 	c.opaqueB.Close()
 	<-sent

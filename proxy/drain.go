@@ -45,8 +45,9 @@ func (g *Gateway) Drain(ctx context.Context) (cut int) {
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
 	if g.tunnels != nil {
+		// No HardCap: what is left at the end of ctx is counted first, and cut with the loops.
 		p.tunnels.Store(g.tunnels.Drain(relay.DrainOptions{
-			Window: min(cfg.Window, cfg.Timeout), HardCap: cfg.Timeout, Code: uint16(cfg.CloseCode), Reason: reason.Draining, Sticky: true,
+			Window: min(cfg.Window, cfg.Timeout), Code: uint16(cfg.CloseCode), Reason: reason.Draining, Sticky: true,
 		}))
 	}
 	g.awaitEnds(ctx)

@@ -455,7 +455,9 @@ func TestDrainBackendByReload(t *testing.T) {
 	f("server removed", func(p *drainPair) string {
 		return strings.Replace(p.config("", ""), `{address: "`+p.backends[0].addr()+`"}, `, "", 1)
 	})
-	f("drained, and other settings", func(p *drainPair) string { return p.config("drain: true", "timeouts: {dial: 1s}, pool: {max_conns: 3}") })
+	f("drained, and other settings", func(p *drainPair) string {
+		return p.config("drain: true", "timeouts: {dial: 1s}, pool: {max_conns: 3}")
+	})
 }
 
 func TestDrainRemovedUpstream(t *testing.T) {

@@ -377,6 +377,7 @@ func TestTunnelOutlivesItsRoute(t *testing.T) {
 	g.waitTunnelEnd(reason.ClosedByClient, 1)
 	g.waitNoTunnels()
 	be.open(g.dial())
+	g.relayed(1)
 	if n := g.metric("tickgate_tunnels_opened_total{", `route="old"`); n != 2 {
 		t.Errorf("%v tunnels of the route were opened, want 2", n)
 	}
