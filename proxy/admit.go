@@ -28,11 +28,10 @@ func (x *Exchange) admit() bool {
 // have their whole wait: nobody knew what they are.
 func (x *Exchange) enter() (waited time.Duration, ok bool) {
 	g := x.c.gw
-	before := x.c.queued
+	before := x.waited
 	if before == 0 || x.rt.class == limiter.Critical {
 		return g.gate.Enter(x.rt.class, time.Time{})
 	}
-	x.c.queued = 0
 	left := x.snap.cfg.Workers.QueueTimeout - before
 	if left <= 0 {
 		g.late.Add(1)

@@ -33,20 +33,21 @@ type clientConn struct {
 	from     park.Conn // as it was handed out, if it was parked
 
 	// Owned by the worker (body.go says when a pump reads in).
-	in       []byte // in[r:w] is received and unread
-	first    []byte // what in is unless more is needed
-	buffer   *[]byte
-	r, w     int
-	readErr  error // of the last fill
-	x        *Exchange
-	requests int
-	begun    time.Duration // when the first bytes of the head came, as far as known; 0 is now
-	idleBy   time.Duration // when the wait for a request ends
-	queued   time.Duration // the wait for a worker, not yet told to a request
-	warm     bool          // its requests follow each other within workers.park_after
-	fate     fate
-	end      reason.Reason
-	tunnel   *tunnelHandoff
+	in        []byte // in[r:w] is received and unread
+	first     []byte // what in is unless more is needed
+	buffer    *[]byte
+	r, w      int
+	readErr   error // of the last fill
+	x         *Exchange
+	requests  int
+	begun     time.Duration // when the first bytes of the head came, as far as known; 0 is now
+	idleBy    time.Duration // when the wait for a request ends
+	queued    time.Duration // the wait for a worker that its first request had
+	discarded int           // bytes thrown away while lingering
+	warm      bool          // its requests follow each other within workers.park_after
+	fate      fate
+	end       reason.Reason
+	tunnel    *tunnelHandoff
 
 	facts tlsFacts
 
@@ -66,9 +67,10 @@ type clientConn struct {
 type fate uint8
 
 const (
-	fateClose fate = iota
-	fatePark       // it waits without a worker
-	fateRelay      // it is a tunnel
+	fateClose  fate = iota
+	fatePark        // it waits without a worker
+	fateRelay       // it is a tunnel
+	fateLinger      // its end is sent, and the peer\'s is waited for without a worker
 )
 
 // tlsFacts describe the client's TLS session for logs and headers.
@@ -407,7 +409,7 @@ const (
 
 func (c *clientConn) lingerClose() {
 	c.sk.Hold(sock.HoldOff)
-	if c.tls != nil {
+	if c.tls != nil && c.sk.Writable() { // a peer that takes nothing will miss the rest as well
 		_ = c.tls.CloseWrite()
 		c.sk.ArmWrite(0) // crypto/tls leaves a deadline behind that has passed
 	}
@@ -415,12 +417,16 @@ func (c *clientConn) lingerClose() {
 		return
 	}
 	c.sk.ArmRead(lingerTime)
-	for total := 0; total < lingerBytes; {
+	c.sk.NoWait(c.gw.lot != nil)
+	for c.discarded < lingerBytes {
 		n, err := c.sk.Read(c.in[:cap(c.in)])
+		if errors.Is(err, sock.ErrWouldBlock) {
+			c.fate = fateLinger
+		}
 		if err != nil {
 			return
 		}
-		total += n
+		c.discarded += n
 	}
 }
 
@@ -509,7 +515,7 @@ func (c *clientConn) joinTunnel(sk *sock.Conn) {
 // and everything given back.
 func (c *clientConn) leave() {
 	switch {
-	case c.fate == fatePark && c.park(), c.fate == fateRelay && c.relay():
+	case c.fate == fatePark && c.park(), c.fate == fateRelay && c.relay(), c.fate == fateLinger && c.linger():
 		c.unbind()
 	default:
 		_ = c.rw.Close()

@@ -82,14 +82,14 @@ func (c *clientConn) view() *connView {
 }
 
 func (g *Gateway) parkedView(i *park.Info) *connView {
-	state := meter.Parked
-	if i.Phase == park.Fresh {
-		state = meter.Accepted
-	}
-	return &connView{
-		id: i.ID, listener: g.listener(i.Owner).name, peer: i.Peer, state: state,
+	v := &connView{
+		id: i.ID, listener: g.listener(i.Owner).name, peer: i.Peer, state: stateOf(i.Phase),
 		since: time.Unix(0, i.Since), requests: int(i.Served), inspect: look(i.FD),
 	}
+	if i.Phase == park.Linger {
+		v.requests = 0
+	}
+	return v
 }
 
 func tunnelView(i *relay.Info) *connView {

@@ -53,6 +53,7 @@ type Exchange struct {
 	admitted  bool          // a worker is held
 	inFlight  bool          // counted at backend
 	retryIn   time.Duration // Retry-After of a 503
+	waited    time.Duration // until a worker read the request
 
 	out       []byte  // what is being written to the client
 	outBox    *[]byte // its place in outPool
@@ -156,6 +157,7 @@ func (x *Exchange) begin(snap *Snapshot, now time.Time) {
 	x.upgraded = false
 	x.chunks.Response = true
 	x.retryIn = 0
+	x.waited, x.c.queued = x.c.queued, 0
 	x.acquireOut()
 	x.requestID = nil
 	x.identity.known = false

@@ -292,6 +292,7 @@ func (ln *listener) admitConn(nc net.Conn) {
 	c := &clientConn{gw: g, ln: ln, sk: sock.New(nc, g.sweeper), id: g.nextID.Add(1), peer: peer, since: time.Now()}
 	c.rw = c.sk
 	c.sk.SetWatcher(c)
+	c.sk.Stall(g.snap.Load().cfg.Timeouts.Write)
 	c.state.Store(uint32(meter.Accepted))
 	if conf := ln.tls.Load(); conf != nil {
 		c.secure(conf)

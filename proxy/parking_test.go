@@ -796,6 +796,13 @@ func TestRemovedListener(t *testing.T) {
 	g.reload(listeners("127.0.0.1:0", "127.0.0.3:0"))
 	other := testkit.Dial(t, g.listener("127.0.0.3:0"))
 	expectStatus(t, "new listener", other.Do(get("/")), 200)
+	g.waitParked(2)
+	for i, want := range []string{"127.0.0.2:0", "127.0.0.3:0"} {
+		list := Admin{Gateway: g.Gateway}.Connections(admin.ConnFilter{Limit: 10}).([]*connStatus)
+		if len(list) != 2 || list[i].Listener != want {
+			t.Fatalf("connection %d of %s is not on %s", i, g.api("connections"), want)
+		}
+	}
 	quiet.Close()
 	other.Close()
 	g.waitConnEnd(reason.ClientClosed, 2)

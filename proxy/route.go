@@ -43,6 +43,7 @@ type route struct {
 	metrics   *meter.Route
 
 	tunnel        *relay.Policy
+	tunnelOpaque  *relay.Policy // for extensions that frames mode does not know
 	tunnelMetrics *meter.Tunnel
 }
 

@@ -155,7 +155,7 @@ func TestConnectionCaps(t *testing.T) {
 		g.waitConnEnd(reason.TooManyConns, 1)
 		// One leaves, so another one may come.
 		open[0].Close()
-		g.wait("end of the connection", func() bool { return len(g.connections()) == limit-1 })
+		g.wait("end of the connection", func() bool { return g.conns.Open() == limit-1 })
 		expectStatus(t, yaml, g.get("/"), 200)
 	}
 	f("connections: {max: 3}", 3)

@@ -12,6 +12,7 @@ import (
 	"tickgate/internal/h1"
 	"tickgate/internal/meter"
 	"tickgate/limiter"
+	"tickgate/proxy/relay"
 	"tickgate/proxy/upstream"
 )
 
@@ -164,6 +165,9 @@ func (b *builder) route(r *config.Route, index int) (*route, error) {
 	rt.metrics = b.gw.meter.Route(rt.name)
 	rt.tunnelMetrics = b.gw.meter.Tunnel(rt.name)
 	rt.tunnel = tunnelPolicy(b.cfg, r)
+	opaque := *rt.tunnel
+	opaque.Mode = relay.Opaque
+	rt.tunnelOpaque = &opaque
 	rt.class, _ = limiter.ParseClass(r.Priority)
 	return rt, nil
 }

@@ -152,8 +152,11 @@ func (x *Exchange) handOff(be backendConn) bool {
 		ID: x.c.id, Peer: x.c.peer, Since: x.c.since,
 		Backend:  relay.Leg{FD: fd},
 		ToClient: bytes.Clone(x.rb.buf[x.rb.r:x.rb.w]), ToBackend: bytes.Clone(x.c.in[x.c.r:x.c.w]),
-		Deflate: bytes.Contains(x.res.Get(h1.SecWebSocketExtensions), permessageDeflate),
-		Policy:  x.rt.tunnel, Labels: &owner.labels, Owner: owner,
+		Policy: x.rt.tunnel, Labels: &owner.labels, Owner: owner,
+	}
+	var known bool
+	if p.Deflate, known = x.extensions(); !known {
+		p.Policy = x.rt.tunnelOpaque // what its frames mean is not known here
 	}
 	if be.tls {
 		p.Backend.TLS, p.Backend.Seat = be.secured()
@@ -165,6 +168,28 @@ func (x *Exchange) handOff(be backendConn) bool {
 	x.c.tunnel = &tunnelHandoff{params: p, owner: owner}
 	x.c.fate = fateRelay
 	return true
+}
+
+// extensions tells which extensions the backend accepted (RFC 6455 section 9.1: a list, over
+// any number of fields): deflate is permessage-deflate (RFC 7692), known is that there are
+// no others.
+func (x *Exchange) extensions() (deflate, known bool) {
+	known = true
+	for i := range x.res.Fields {
+		if x.res.Fields[i].ID != h1.SecWebSocketExtensions {
+			continue
+		}
+		for e := range bytes.SplitSeq(x.res.Value(i), []byte(",")) {
+			name, _, _ := bytes.Cut(e, []byte(";"))
+			switch name = bytes.TrimSpace(name); {
+			case bytes.EqualFold(name, permessageDeflate):
+				deflate = true
+			case len(name) > 0:
+				known = false
+			}
+		}
+	}
+	return deflate, known
 }
 
 var permessageDeflate = []byte("permessage-deflate")

@@ -153,9 +153,47 @@ func (c *clientConn) ticket() park.Conn {
 	return p
 }
 
+// linger gives a connection whose end was sent to the lot, until the peer's end has come.
+// Why it ends is kept in Begun, and what was thrown away in Served.
+func (c *clientConn) linger() bool {
+	if !c.sign() {
+		return false
+	}
+	fd, err := c.sk.Release()
+	if err != nil {
+		return false
+	}
+	p := park.Conn{
+		FD: fd, ID: c.id, Peer: c.peer, Owner: c.ln.index, Phase: park.Linger, Since: c.since.UnixNano(),
+		Served: uint32(c.discarded), Until: c.gw.deadline(lingerTime), Begun: time.Duration(c.end), Loop: c.from.Loop,
+	}
+	if c.sk.Waited() {
+		p.Loop = nil
+	}
+	c.setState(meter.Draining)
+	c.gw.place(p)
+	return true
+}
+
+// lingered is told that something has come on a lingering connection, or that it is over.
+// On a loop: reads are not waited for.
+func (g *Gateway) lingered(p park.Conn, why park.Why) {
+	if why == park.Ready {
+		n, more := throwAway(p.FD, lingerBytes-int(p.Served))
+		if p.Served += uint32(n); more && p.Served < lingerBytes {
+			g.place(p)
+			return
+		}
+	}
+	g.closeParked(p, reason.Reason(p.Begun))
+}
+
 // wake is told by the lot, on a loop, that a connection waits no longer.
 func (g *Gateway) wake(p park.Conn, why park.Why) {
 	switch {
+	case p.Phase == park.Linger:
+		g.lingered(p, why)
+		return
 	case why == park.Evicted && g.draining.Load() && !g.stopping.Load() && readable(p.FD):
 		why = park.Ready // a request came in the same moment: it gets its answer
 	case why == park.Gone:
@@ -171,6 +209,10 @@ func (g *Gateway) wake(p park.Conn, why park.Why) {
 	}
 	v := visit{conn: p, why: why}
 	if p.Phase == park.Fresh && g.listener(p.Owner).tls.Load() != nil {
+		if why == park.Ready && !helloComplete(p.FD) {
+			g.place(p) // the kernel tells when there is enough
+			return
+		}
 		g.handshakers.put(v)
 		return
 	}
@@ -204,11 +246,18 @@ func (g *Gateway) closeParked(p park.Conn, why reason.Reason) {
 		abortOnClose(p.FD)
 	}
 	_ = closeFD(p.FD)
-	state := meter.Parked
-	if p.Phase == park.Fresh {
-		state = meter.Accepted
+	g.ended(g.listener(p.Owner), p.Peer, stateOf(p.Phase), why)
+}
+
+// stateOf is the state of a connection in the lot.
+func stateOf(p park.Phase) meter.ConnState {
+	switch p {
+	case park.Fresh:
+		return meter.Accepted
+	case park.Linger:
+		return meter.Draining
 	}
-	g.ended(g.listener(p.Owner), p.Peer, state, why)
+	return meter.Parked
 }
 
 // wantsReset reports whether a parked connection is to be closed with RST, once.
@@ -252,7 +301,8 @@ func (g *Gateway) heat(v *visit) *clientConn {
 		gw: g, ln: g.listener(p.Owner), sk: sock.NewFD(p.FD, g.sweeper), id: p.ID, peer: p.Peer,
 		since: time.Unix(0, p.Since), from: *p, tls: p.TLS, seat: p.Seat, requests: int(p.Served), begun: p.Begun,
 	}
-	if v.queued != 0 {
+	shaken := p.Phase != park.Fresh || c.ln.tls.Load() == nil
+	if v.queued != 0 && shaken { // the wait for a handshake is no request's
 		c.queued = max(1, g.now()-v.queued)
 	}
 	if p.Phase == park.Idle {
@@ -261,14 +311,12 @@ func (g *Gateway) heat(v *visit) *clientConn {
 	}
 	c.served.Store(p.Served > 0)
 	c.rw = c.sk
-	state := meter.Parked
 	if p.Phase == park.Fresh {
-		state = meter.Accepted
 		if conf := c.ln.tls.Load(); conf != nil {
 			c.secure(conf)
 		}
 	}
-	c.state.Store(uint32(state))
+	c.state.Store(uint32(stateOf(p.Phase)))
 	if c.tls != nil {
 		c.seat.Take(c.sk)
 		c.rw = c.tls
@@ -280,6 +328,7 @@ func (g *Gateway) heat(v *visit) *clientConn {
 		c.sk.OnWait(c.unlist)
 	}
 	c.sk.SetWatcher(c)
+	c.sk.Stall(g.snap.Load().cfg.Timeouts.Write)
 	g.remember(c)
 	return c
 }

@@ -1,6 +1,10 @@
 package proxy
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 // readable reports whether bytes wait at a socket.
 func readable(fd int) bool {
@@ -14,4 +18,58 @@ func closeFD(fd int) error { return unix.Close(fd) }
 // abortOnClose makes the close of a socket send RST and throw away what was not sent.
 func abortOnClose(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+// recordHeader is the length of a TLS record's header.
+const recordHeader = 5
+
+// helloComplete reports whether a whole TLS record waits at a new connection, so that the
+// handshake need not wait for the rest of a ClientHello that comes in drops. If not, it
+// has the kernel tell when there is enough (SO_RCVLOWAT), be it the header first.
+func helloComplete(fd int) bool {
+	var head [recordHeader]byte
+	n, _, err := unix.Recvfrom(fd, head[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	if err != nil || n == 0 {
+		return true // an end, which the handshake will find
+	}
+	want := recordHeader
+	if n == recordHeader {
+		want += int(head[3])<<8 | int(head[4])
+	}
+	if head[0] != recordTypeHandshake || want > maxRecord {
+		want = 1 // no TLS: the handshake says so
+	}
+	if have, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err != nil || have >= want && (n == recordHeader || want == 1) {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
+		return true
+	}
+	gone := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	if n, err := unix.Poll(gone, 0); err != nil || n > 0 {
+		return true // no more will come
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, want) != nil
+}
+
+const (
+	recordTypeHandshake = 22
+	maxRecord           = recordHeader + 16<<10 // RFC 8446 section 5.1
+)
+
+// throwAway reads and throws away what waits at a socket, most bytes at most. more is false at
+// the end of the stream.
+func throwAway(fd, most int) (n int, more bool) {
+	var buf [4 << 10]byte
+	for n < most {
+		k, _, err := unix.Recvfrom(fd, buf[:], unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return n, true
+		case err != nil || k == 0:
+			return n, false
+		default:
+			n += k
+		}
+	}
+	return n, true
 }

@@ -5,6 +5,8 @@ package proxy
 import "tickgate/internal/sock"
 
 // Elsewhere nothing parks.
-func readable(int) bool { return false }
-func closeFD(int) error { return sock.ErrNoDescriptor }
-func abortOnClose(int)  {}
+func readable(int) bool              { return false }
+func closeFD(int) error              { return sock.ErrNoDescriptor }
+func abortOnClose(int)               {}
+func helloComplete(int) bool         { return true }
+func throwAway(int, int) (int, bool) { return 0, false }

@@ -358,17 +358,11 @@ func TestFDInterrupted(t *testing.T) {
 	})
 }
 
-// TestFDInterruptWhileRegistering interrupts between the failed try and the wait.
-func TestFDInterruptWhileRegistering(t *testing.T) {
-	c, _ := fdPair(t)
-	started := make(chan struct{})
-	c.OnWait(func() { // under the lock that Interrupt needs
-		go func() {
-			close(started)
-			c.Interrupt(Cancelled)
-		}()
-		<-started
-	})
+// TestFDInterruptBeforeRegistering interrupts after the failed try, before the poller knows
+// the socket.
+func TestFDInterruptBeforeRegistering(t *testing.T) {
+	c, peer := fdPair(t)
+	c.OnWait(func() { c.setCauseLocked(Cancelled) }) // it is called under the lock
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.Read(make([]byte, 1))
@@ -377,6 +371,9 @@ func TestFDInterruptWhileRegistering(t *testing.T) {
 	if err := within(t, "interrupted read", done); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("read: %v", err)
 	}
+	c.Resume(Cancelled)
+	io.WriteString(peer, "x")
+	mustRead(t, c, "x")
 }
 
 func TestFDYield(t *testing.T) {

@@ -93,9 +93,12 @@ type Conn struct {
 	noWait   bool // see NoWait
 
 	// Owned by the writing goroutine.
-	wbuf []byte
-	wn   int
-	werr error
+	wbuf    []byte
+	wn      int
+	werr    error
+	stalled bool // the wait is bounded by stall
+
+	stall time.Duration // see Stall; static after it
 
 	// Shared.
 	readBy   atomic.Int64 // sweeper nanoseconds; 0 is no deadline
@@ -332,6 +335,12 @@ func (c *Conn) write(p []byte) (int, error) {
 	c.wbuf, c.wn, c.werr = p, 0, nil
 	err := c.writeRaw()
 	c.wbuf = nil
+	if c.stalled {
+		c.stalled = false
+		if c.writeFor.Load() == 0 {
+			c.writeBy.Store(0)
+		}
+	}
 	if err == nil {
 		err = c.werr
 	}
@@ -345,8 +354,12 @@ func (c *Conn) writeStep(fd uintptr) bool {
 		case 0:
 			c.wn += n
 		case syscall.EAGAIN:
+			// The peer took something since the last wait.
 			if d := c.writeFor.Load(); d > 0 {
-				c.writeBy.Store(c.sw.after(time.Duration(d))) // the peer took something since the last wait
+				c.writeBy.Store(c.sw.after(time.Duration(d)))
+			} else if c.stall > 0 {
+				c.writeBy.Store(c.sw.after(c.stall))
+				c.stalled = true
 			}
 			return false
 		case syscall.EINTR:
@@ -372,6 +385,11 @@ func (c *Conn) ArmWrite(d time.Duration) {
 // Yield says whether the read that follows is one that nobody needs: its deadline
 // passes at once when the sweep is urged (Sweeper.Urge).
 func (c *Conn) Yield(on bool) { c.yields.Store(on) }
+
+// Stall bounds the waits of writes that no ArmWrite bounds, such as those that
+// crypto/tls makes while it reads: a KeyUpdate has to be answered. Call it before the first
+// write.
+func (c *Conn) Stall(d time.Duration) { c.stall = d }
 
 // Disarm removes both deadlines and returns what c was interrupted for so far.
 // After it no deadline that was set before can fire any more.

@@ -48,6 +48,9 @@ func (c *Conn) Readable() bool {
 	return c.poll(unix.POLLIN|unix.POLLRDHUP)&(unix.POLLIN|unix.POLLRDHUP) == unix.POLLIN
 }
 
+// Writable reports whether the socket would take bytes right now.
+func (c *Conn) Writable() bool { return c.poll(unix.POLLOUT)&unix.POLLOUT != 0 }
+
 func (c *Conn) poll(events int16) int16 { return poll(c.withFD, events) }
 
 func poll(with func(func(fd uintptr)) error, events int16) (revents int16) {

@@ -15,6 +15,9 @@ func sysSend(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 
 func (c *Conn) peerGone() bool { return false }
 
+// Writable reports whether the socket would take bytes right now; unknown here.
+func (c *Conn) Writable() bool { return true }
+
 // Readable reports whether there are bytes to read right now; unknown here.
 func (c *Conn) Readable() bool { return false }
 

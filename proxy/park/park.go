@@ -54,6 +54,8 @@ const (
 	Idle
 	// Head: a part of a request head has come and is in Conn.Rest.
 	Head
+	// Linger: nothing more is sent, and what comes is thrown away until the peer closes.
+	Linger
 	phases
 )
 
@@ -66,6 +68,8 @@ func (p Phase) String() string {
 		return "idle"
 	case Head:
 		return "head"
+	case Linger:
+		return "linger"
 	default:
 		return "unknown"
 	}
@@ -89,7 +93,7 @@ type Conn struct {
 	// Until is the Group.Now from which on it has expired; 0 is never. It is looked at
 	// every reactor.TickInterval.
 	Until time.Duration
-	// Begun is the caller's: when the head began.
+	// Begun is the caller's: when the head began, or what Linger needs.
 	Begun time.Duration
 	TLS   *tls.Conn
 	Seat  *sock.Seat

@@ -16,6 +16,10 @@ const (
 	// into a buffer that it keeps, of 512 bytes to begin with.
 	largeRead = 1 << 10
 
+	// leastCharge is what a record of any size takes of a turn: to open one costs as much as
+	// to move that many bytes, and a peer may send records of a byte each.
+	leastCharge = 512
+
 	// gatherAbove is the size of a write whose records are sent together: crypto/tls writes
 	// each by itself, the first ones of a connection no larger than a TCP segment.
 	gatherAbove = 1200
@@ -61,7 +65,7 @@ func (lp *loop) readTLS(i uint32, s *slot, d side) bool {
 		if n > largeRead {
 			lp.wantTrim(i, s, d)
 		}
-		budget -= n
+		budget -= max(n, leastCharge)
 		if n > 0 && !lp.forward(i, s, d, p[:n]) {
 			return false
 		}
