@@ -183,6 +183,12 @@ func (a Admin) Drain(name, addr string, drain bool, window time.Duration) error 
 		window = snap.cfg.Drain.Window
 	}
 	a.log.Info().Str("upstream", name).Str("backend", addr).Bool("drain", drain).Msg("backend drain changed")
+	for b, d := range a.backends { // the new window counts
+		if b.Upstream() == name && (b.Address() == addr || b.Server() == addr) {
+			d.Cancel()
+			delete(a.backends, b)
+		}
+	}
 	a.drainBackendsLocked(snap, window)
 	return nil
 }

@@ -47,7 +47,7 @@ func (g *Gateway) Drain(ctx context.Context) (cut int) {
 	if g.tunnels != nil {
 		// No HardCap: what is left at the end of ctx is counted first, and cut with the loops.
 		p.tunnels.Store(g.tunnels.Drain(relay.DrainOptions{
-			Window: min(cfg.Window, cfg.Timeout), Code: uint16(cfg.CloseCode), Reason: reason.Draining, Sticky: true,
+			Window: min(cfg.Window, cfg.Timeout-min(lastAnswers, cfg.Timeout/4)), Code: uint16(cfg.CloseCode), Reason: reason.Draining, Sticky: true,
 		}))
 	}
 	g.awaitEnds(ctx)
@@ -61,6 +61,9 @@ func (g *Gateway) Drain(ctx context.Context) (cut int) {
 }
 
 const (
+	// lastAnswers is what drain.timeout leaves the tunnels closed last for their close
+	// handshakes, unless it is short itself.
+	lastAnswers = 5 * time.Second
 	// drainRound is how often connections that became idle meanwhile are looked for.
 	drainRound = 20 * time.Millisecond
 	// drainReport is how often the log hears of a drain that takes long.

@@ -262,13 +262,13 @@ func (g *Gateway) settleTunnel(e *relay.Ended) {
 	owner := e.Owner.(*tunnelOwner)
 	owner.metrics.Ended(e.Lifetime, e.Reason, meter.Flows{ToClient: flowOf(e.ToClient), ToBackend: flowOf(e.ToBackend)})
 	owner.backend.TunnelClosed()
+	g.owners.release(owner) // first: an owner in the map has a route that tunnelCaps knows
 	client, line := readStub(e)
 	g.tunnelCaps.Release(owner.limit, client.Addr())
 	if access := g.access.Load(); access != nil && line != nil {
 		logTunnel(access, e, client, line)
 	}
 	g.logTunnelEnd(e)
-	g.owners.release(owner)
 }
 
 func flowOf(f relay.Flow) meter.Flow {

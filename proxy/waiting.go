@@ -140,8 +140,6 @@ func (c *clientConn) ticket() park.Conn {
 	snap := c.gw.snap.Load()
 	if rest := c.in[c.r:c.w]; len(rest) > 0 {
 		p.Rest = append(make([]byte, 0, len(rest)), rest...)
-	} else if c.tls != nil && c.begun == 0 && c.from.Phase == park.Idle && c.requests == int(c.from.Served) {
-		c.begun = c.gw.now() // it was woken by a part of a TLS record
 	}
 	if c.begun != 0 {
 		p.Phase, p.Begun = park.Head, c.begun
