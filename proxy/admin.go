@@ -155,8 +155,8 @@ func (a Admin) DrainStatus() any {
 	}
 	a.reloadMu.Lock()
 	defer a.reloadMu.Unlock()
-	for b, d := range a.backends {
-		st.Backends = append(st.Backends, backendDrainStatus{b.Upstream(), b.Label(), tunnelDrain{d.Total(), d.Left()}})
+	for key, d := range a.backends {
+		st.Backends = append(st.Backends, backendDrainStatus{key.upstream, key.label, tunnelDrain{d.Total(), d.Left()}})
 	}
 	slices.SortFunc(st.Backends, func(x, y backendDrainStatus) int {
 		return cmp.Or(cmp.Compare(x.Upstream, y.Upstream), cmp.Compare(x.Backend, y.Backend))
@@ -183,10 +183,10 @@ func (a Admin) Drain(name, addr string, drain bool, window time.Duration) error 
 		window = snap.cfg.Drain.Window
 	}
 	a.log.Info().Str("upstream", name).Str("backend", addr).Bool("drain", drain).Msg("backend drain changed")
-	for b, d := range a.backends { // the new window counts
-		if b.Upstream() == name && (b.Address() == addr || b.Server() == addr) {
+	for key, d := range a.backends { // the new window counts
+		if key.upstream == name && (d.of.Address() == addr || d.of.Server() == addr) {
 			d.Cancel()
-			delete(a.backends, b)
+			delete(a.backends, key)
 		}
 	}
 	a.drainBackendsLocked(snap, window)

@@ -172,11 +172,29 @@ func (c *clientConn) await() bool {
 		// The wait may have ended before it began, with the response not yet sent.
 		return c.unsent()
 	case c.mayPark(cause) && c.gw.now() < c.idleBy:
+		if c.sk.PrepareRelease() != nil {
+			return c.awaitHere() // no descriptor is free
+		}
 		c.fate = fatePark
 	case cause.Has(sock.ReadExpired):
 		c.end = reason.IdleTimeout
 	case c.end == reason.OK:
 		c.end = reason.ClientClosed
+	}
+	return false
+}
+
+// awaitHere waits for a request without a way to park: a descriptor would be needed for
+// a moment.
+func (c *clientConn) awaitHere() bool {
+	c.resume(sock.ReadExpired)
+	if c.waitForBytes(max(c.idleBy-c.gw.now(), time.Millisecond)) {
+		c.idleBy = 0
+		return true
+	}
+	c.end = orReason(c.killed(), reason.IdleTimeout)
+	if !c.sk.Interrupted().Has(sock.ReadExpired) {
+		c.end = orReason(c.killed(), reason.ClientClosed)
 	}
 	return false
 }

@@ -145,7 +145,16 @@ func (g *Gateway) stop() {
 }
 
 // backendDrains are the drains of tunnels of single backends. Guarded by Gateway.reloadMu.
-type backendDrains map[*upstream.Backend]*relay.Draining
+type backendDrains map[drainKey]backendDrain
+
+type backendDrain struct {
+	*relay.Draining
+	of *upstream.Backend // one of them, if the settings have changed
+}
+
+// drainKey names a backend. Its settings are no part of it: tunnels from before and after a
+// change of them are one drain, with one pacing.
+type drainKey struct{ upstream, label string }
 
 // drainBackendsLocked closes the tunnels to backends that are drained or gone, in the pacing
 // of the window, and stops doing so for backends that are back.
@@ -153,27 +162,28 @@ func (g *Gateway) drainBackendsLocked(snap *Snapshot, window time.Duration) {
 	if g.tunnels == nil {
 		return
 	}
-	drained := func(name string, b *upstream.Backend) bool {
-		set := snap.sets[name]
-		return set == nil || set.Drains(b)
-	}
-	for b, d := range g.backends {
-		if !drained(b.Upstream(), b) || b.Tunnels() == 0 {
-			d.Cancel()
-			delete(g.backends, b)
+	drained := map[drainKey]*upstream.Backend{} // those with tunnels
+	for _, owner := range g.owners.list() {
+		if set := snap.sets[owner.labels.Upstream]; set == nil || set.Drains(owner.backend) {
+			drained[drainKey{owner.labels.Upstream, owner.labels.Backend}] = owner.backend
 		}
 	}
-	for _, owner := range g.owners.list() {
-		b := owner.backend
-		if g.backends[b] != nil || !drained(owner.labels.Upstream, b) {
+	for key, d := range g.backends {
+		if drained[key] == nil {
+			d.Cancel()
+			delete(g.backends, key)
+		}
+	}
+	for key, b := range drained {
+		if _, ok := g.backends[key]; ok {
 			continue
 		}
-		name, label := owner.labels.Upstream, owner.labels.Backend
-		g.backends[b] = g.tunnels.Drain(relay.DrainOptions{
-			Match:  func(l *relay.Labels) bool { return l.Upstream == name && l.Backend == label },
+		d := g.tunnels.Drain(relay.DrainOptions{
+			Match:  func(l *relay.Labels) bool { return l.Upstream == key.upstream && l.Backend == key.label },
 			Window: window, Code: uint16(snap.cfg.Drain.CloseCode), Reason: reason.Draining, Sticky: true,
 		})
-		g.log.Info().Str("upstream", name).Str("backend", label).Int64("tunnels", b.Tunnels()).Stringer("window", window).Msg("draining the tunnels of a backend")
+		g.backends[key] = backendDrain{d, b}
+		g.log.Info().Str("upstream", key.upstream).Str("backend", key.label).Int("tunnels", d.Total()).Stringer("window", window).Msg("draining the tunnels of a backend")
 	}
 }
 

@@ -603,3 +603,23 @@ func TestDrainBackendInFlight(t *testing.T) {
 		}
 	}
 }
+
+// TestDrainChangedBackend drains a server some of whose tunnels are older than its settings:
+// they are one drain.
+func TestDrainChangedBackend(t *testing.T) {
+	t.Parallel()
+	be := newTunnelBackend(t, nil)
+	g := newGateway(t, toBackend(be.addr()))
+	for _, pool := range []string{"pool: {max_conns: 7}", "pool: {max_conns: 8}"} {
+		be.open(g.dial())
+		g.reload(toBackends(pool, "", be.addr()))
+	}
+	be.open(g.dial())
+	g.relayed(3)
+	if err := (Admin{Gateway: g.Gateway}).Drain("be", be.addr(), true, 1000*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if st := g.phase().Backends; len(st) != 1 || st[0].Total != 3 || st[0].Left != 3 {
+		t.Errorf("drains: %+v, want one of 3 tunnels", st)
+	}
+}

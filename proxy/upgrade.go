@@ -65,6 +65,11 @@ func (x *Exchange) offered() bool {
 // tunnel sends the 101 and joins the two connections. Usually the relay takes both
 // sockets over, and this exchange is done.
 func (x *Exchange) tunnel(be backendConn) {
+	if x.c.gw.tunnels != nil && (be.sk.PrepareRelease() != nil || x.c.sk.PrepareRelease() != nil) {
+		x.retryIn = time.Second
+		x.att.failed = reason.TooManyTunnels // for want of descriptors
+		return
+	}
 	x.status = 101
 	x.keepAlive = false
 	dst := appendStatusLine(x.out[:0], 101, x.res.ReasonPhrase())

@@ -140,9 +140,10 @@ func (c *Conn) Release() (fd int, err error) {
 	}
 	fd = c.fd
 	if p := c.raw.Load(); p != nil {
-		if fd, err = duplicate(p); err != nil {
+		if err := c.prepareLocked(p); err != nil {
 			return -1, err
 		}
+		fd, c.spareFD = c.spareFD, 0
 		if p.file != nil {
 			_ = p.file.Close()
 		} else {
@@ -154,6 +155,33 @@ func (c *Conn) Release() (fd int, err error) {
 	c.closed.Store(true)
 	c.sw.remove(c)
 	return fd, nil
+}
+
+// PrepareRelease makes sure that Release will not fail for want of a descriptor (EMFILE),
+// unless the first wait comes in between.
+func (c *Conn) PrepareRelease() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.raw.Load()
+	switch {
+	case c.closed.Load():
+		return net.ErrClosed
+	case p != nil:
+		return c.prepareLocked(p)
+	case c.fd < 0:
+		return ErrNoDescriptor
+	}
+	return nil
+}
+
+func (c *Conn) prepareLocked(p *polled) (err error) {
+	if c.spareFD == 0 {
+		var fd int
+		if fd, err = duplicate(p); err == nil {
+			c.spareFD = fd
+		}
+	}
+	return err
 }
 
 // closeFD closes a descriptor of our own.

@@ -113,7 +113,8 @@ type Conn struct {
 	onClose  func()  // likewise
 	onWait   func()  // likewise; called once, under mu
 
-	mu sync.Mutex // orders interruptions, their undoing, and Close; never held over I/O
+	mu      sync.Mutex // orders interruptions, their undoing, and Close; never held over a call that blocks
+	spareFD int        // guarded by mu; of PrepareRelease; 0 is none
 }
 
 // HoldMode says what a Write does while a read is known to follow.
@@ -537,6 +538,10 @@ func (c *Conn) CloseDetached() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.spareFD != 0 {
+		_ = closeFD(c.spareFD)
+		c.spareFD = 0
+	}
 	if c.nc == nil {
 		return c.closeFD()
 	}

@@ -204,9 +204,10 @@ func (lp *loop) runDrain(p *part) {
 		e := p.plan[k]
 		k++
 		if s := lp.find(mark{i: e.i, gen: e.gen}); s != nil {
-			lp.enter(e.i)
-			lp.end(e.i, s, p.d.o.Reason, p.d.o.Code, goingAway)
-			lp.leave()
+			if lp.enter(e.i) {
+				lp.end(e.i, s, p.d.o.Reason, p.d.o.Code, goingAway)
+				lp.leave()
+			}
 		}
 	}
 	p.plan = p.plan[k:]

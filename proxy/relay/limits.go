@@ -55,7 +55,9 @@ func (lp *loop) tickLimits() {
 
 // check applies the limits of time to one tunnel.
 func (lp *loop) check(i uint32, s *slot) bool {
-	lp.enter(i)
+	if !lp.enter(i) {
+		return false
+	}
 	p := lp.policyOf(s)
 	switch {
 	case s.closeBy != 0:
@@ -132,10 +134,11 @@ func (lp *loop) tickDelays() {
 		if s == nil || s.f[client]&delayed == 0 {
 			continue
 		}
-		lp.enter(m.i)
-		lp.undelay(s, client)
-		lp.pump(m.i, s)
-		lp.leave()
+		if lp.enter(m.i) {
+			lp.undelay(s, client)
+			lp.pump(m.i, s)
+			lp.leave()
+		}
 	}
 	lp.limits.delays2 = marks[:0]
 }

@@ -57,7 +57,9 @@ func (lp *loop) Ready(t reactor.Token, ev reactor.Event) {
 	if s == nil || s.gen != t.Gen() {
 		return
 	}
-	lp.enter(i)
+	if !lp.enter(i) {
+		return
+	}
 	f := &s.f[d]
 	switch {
 	case ev == 0:
@@ -80,13 +82,19 @@ func (lp *loop) Ready(t reactor.Token, ev reactor.Event) {
 }
 
 // enter begins the work on tunnel i, leave ends it; finish does too. No leave may be
-// deferred, or it would hide a panic.
-func (lp *loop) enter(i uint32) {
+// deferred, or it would hide a panic. False means that i is the tunnel that panicked, and
+// is gone.
+func (lp *loop) enter(i uint32) bool {
 	lp.now = lp.reactor.Now()
 	if lp.current != 0 {
+		mine := lp.current == i+1
 		lp.abandon()
+		if mine {
+			return false
+		}
 	}
 	lp.current = i + 1
+	return true
 }
 
 func (lp *loop) leave() { lp.current = 0 }
@@ -173,7 +181,9 @@ func (lp *loop) call(f func()) bool {
 func (lp *loop) join(p *Params, opened time.Time) {
 	i, s := lp.slab.alloc()
 	s.policy, s.labels = lp.policies.take(p.Policy), lp.labels.take(p.Labels)
-	lp.enter(i)
+	if !lp.enter(i) {
+		return
+	}
 	lp.slab.setPeer(i, s, p.Peer)
 	lp.slab.setExtra(i, s, extra{p.Stub, p.Owner})
 	s.id, s.since, s.opened = p.ID, unixNano(p.Since), unixNano(opened)

@@ -204,6 +204,7 @@ func (lp *loop) flush(i uint32, s *slot, d side) bool {
 	}
 	if q.n <= lp.limitOf(s)/2 {
 		lp.unpause(s, d.other())
+		lp.unpause(s, d) // see readTLS; if it is the other queue, the next look finds out
 	}
 	lp.freeQueues(s)
 	return true

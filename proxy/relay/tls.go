@@ -16,9 +16,10 @@ const (
 	// into a buffer that it keeps, of 512 bytes to begin with.
 	largeRead = 1 << 10
 
-	// leastCharge is what a record of any size takes of a turn: to open one costs as much as
-	// to move that many bytes, and a peer may send records of a byte each.
-	leastCharge = 512
+	// leastCharge is what a record of any size takes of a turn: to open one, and
+	// the KeyUpdates before it, costs as much as to move that many bytes, and a peer may send
+	// records of a byte each.
+	leastCharge = 2 << 10
 
 	// gatherAbove is the size of a write whose records are sent together: crypto/tls writes
 	// each by itself, the first ones of a connection no larger than a TCP segment.
@@ -57,6 +58,11 @@ func (lp *loop) readTLS(i uint32, s *slot, d side) bool {
 	seat.Take(w)
 	defer seat.Vacate()
 	for budget := turnBytes; budget > 0 && s.f[d]&(readable|stopped) == readable; {
+		if lp.waiting(s, d) > lp.limitOf(s) {
+			// It makes crypto/tls answer (KeyUpdate) and does not take the answers.
+			lp.pause(s, d)
+			break
+		}
 		p := lp.space(i, s, d)
 		if len(p) == 0 {
 			break

@@ -247,7 +247,9 @@ func (lp *loop) flows(s *slot) (toClient, toBackend Flow) {
 func (lp *loop) doByID(id uint64, do func(lp *loop, i uint32, s *slot)) bool {
 	for i, s := range lp.all {
 		if s.id == id {
-			lp.enter(i)
+			if !lp.enter(i) {
+				return false
+			}
 			do(lp, i, s)
 			lp.leave()
 			return true
