@@ -430,7 +430,7 @@ func dialCut(t *testing.T, addr string, conf *tls.Config) (*testkit.Client, *cut
 func TestCutRecord(t *testing.T) {
 	t.Parallel()
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		g, secure, conf := tlsGateway(t, static(soon+"timeouts: {head: 2s, idle: 1h}\n"))
+		g, secure, conf := tlsGateway(t, static(soon+"timeouts: {head: 2s, idle: 6s}\n"))
 		conf.MinVersion, conf.MaxVersion = version, version
 		c, cut := dialCut(t, secure, conf)
 		for i := range 3 {
@@ -449,11 +449,11 @@ func TestCutRecord(t *testing.T) {
 		g.waitParked(1)
 		cut.cut = true
 		c.Send(get("/never"))
-		g.waitHeads(1)
-		if resp, err := c.TryResponse("GET"); err != nil || resp.Status != 408 {
-			t.Errorf("%s: half a record: %d, %v; want 408", tls.VersionName(version), resp.Status, err)
+		// Half a record may be no request at all: the connection is as idle as it was.
+		if resp, err := c.TryResponse("GET"); err == nil {
+			t.Errorf("%s: half a record: %d; want the end of the connection", tls.VersionName(version), resp.Status)
 		}
-		g.waitEnd(reason.HeadTimeout, 1)
+		g.waitConnEnd(reason.IdleTimeout, 1)
 	}
 }
 

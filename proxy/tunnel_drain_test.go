@@ -605,21 +605,38 @@ func TestDrainBackendInFlight(t *testing.T) {
 }
 
 // TestDrainChangedBackend drains a server some of whose tunnels are older than its settings:
-// they are one drain.
+// they are one drain, and one with another window takes its place.
 func TestDrainChangedBackend(t *testing.T) {
 	t.Parallel()
 	be := newTunnelBackend(t, nil)
 	g := newGateway(t, toBackend(be.addr()))
+	var ends endings
+	open := func() {
+		t.Helper()
+		client, backend := be.open(g.dial())
+		answerCloses(backend)
+		ends.watch(client, false)
+	}
 	for _, pool := range []string{"pool: {max_conns: 7}", "pool: {max_conns: 8}"} {
-		be.open(g.dial())
+		open()
 		g.reload(toBackends(pool, "", be.addr()))
 	}
-	be.open(g.dial())
+	open()
 	g.relayed(3)
-	if err := (Admin{Gateway: g.Gateway}).Drain("be", be.addr(), true, 1000*time.Hour); err != nil {
-		t.Fatal(err)
+	drain := func(window time.Duration) {
+		t.Helper()
+		if err := (Admin{Gateway: g.Gateway}).Drain("be", be.addr(), true, window); err != nil {
+			t.Fatal(err)
+		}
+		if st := g.phase().Backends; len(st) != 1 || st[0].Total != 3 {
+			t.Errorf("drains: %+v, want one of 3 tunnels", st)
+		}
 	}
-	if st := g.phase().Backends; len(st) != 1 || st[0].Total != 3 || st[0].Left != 3 {
-		t.Errorf("drains: %+v, want one of 3 tunnels", st)
+	drain(1000 * time.Hour)
+	if st := g.phase().Backends; st[0].Left != 3 {
+		t.Errorf("%d tunnels are left, want 3", st[0].Left)
 	}
+	drain(100 * time.Millisecond)
+	ends.expect(t, "shorter window", 0)
+	g.waitTunnelEnd(reason.Draining, 3)
 }

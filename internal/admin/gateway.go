@@ -72,7 +72,7 @@ type ConnFilter struct {
 	ID        uint64        // this connection
 	Listener  string        // accepted there; exact
 	State     string        // the word of a meter.ConnState
-	Route     string        // its request or tunnel is, or its last request was, of this route; exact
+	Route     string        // it is a tunnel of this route; exact
 	Peer      netip.Prefix  // the peer's address lies in it
 	MinAge    time.Duration // accepted at least so long ago
 	MaxAge    time.Duration // accepted at most so long ago
