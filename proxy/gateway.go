@@ -112,7 +112,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		tlsFailures: make([]atomic.Uint64, len(tlsterm.Failures())),
 	}
 	g.workers = newCrew(crewSize(cfg), g.visit, g.sweeper.Urge, g.now)
-	g.handshakers = newCrew(crewSize(cfg), g.visit, func(bool) {}, g.now)
+	g.handshakers = newCrew(shakers(cfg), g.visit, func(bool) {}, g.now)
 	if err := g.startLoops(cfg); err != nil {
 		return nil, err
 	}
@@ -209,7 +209,7 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	g.conns.SetOptions(cfg.Connections)
 	g.gate.SetLimits(gateLimits(cfg))
 	g.workers.setLimit(crewSize(cfg))
-	g.handshakers.setLimit(crewSize(cfg))
+	g.handshakers.setLimit(shakers(cfg))
 	g.setTunnelCaps(snap)
 	g.tuneProcess(cfg)
 	access()

@@ -15,6 +15,7 @@ import (
 	"tickgate/limiter"
 	"tickgate/proxy/relay"
 	"tickgate/proxy/upstream"
+	"tickgate/tlsterm"
 )
 
 // tunnelRequest is what an upgrade holds before it is a tunnel.
@@ -161,6 +162,7 @@ func (x *Exchange) handOff(be backendConn) bool {
 	if be.tls {
 		p.Backend.TLS, p.Backend.Seat = be.secured()
 		p.Backend.Seat.Vacate()
+		tlsterm.Trim(p.Backend.TLS)
 	}
 	p.Stub = x.stub()
 	x.tunnelFor.held = false // the tunnel has it
@@ -225,6 +227,7 @@ func (c *clientConn) relay() bool {
 	}
 	if c.tls != nil {
 		c.seat.Vacate()
+		tlsterm.Trim(c.tls)
 		h.params.Client.TLS, h.params.Client.Seat = c.tls, c.seat
 	}
 	if c.from.Loop != nil && !c.sk.Waited() {

@@ -5,8 +5,6 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 )
 
 // FDs counts the open file descriptors whose owners count them. What the process has open
@@ -49,15 +47,6 @@ func countEntries(name string) (n int64, err error) {
 			return 0, err
 		}
 	}
-}
-
-// maxFDs returns the soft limit of open file descriptors.
-func maxFDs() (uint64, error) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 0, err
-	}
-	return limit.Cur, nil
 }
 
 // other returns the descriptors of no known kind when open are open in all. Counters and
