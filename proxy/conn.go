@@ -248,6 +248,10 @@ func (c *clientConn) readMore(snap *Snapshot) bool {
 	case c.killed() != reason.OK:
 		c.end = c.killed()
 	case wait < left && c.mayPark(cause):
+		if c.sk.PrepareRelease() != nil { // no descriptor is free: it waits on here
+			c.resume(sock.ReadExpired)
+			return c.waitForBytes(left) || c.headLate(snap)
+		}
 		c.fate = fatePark
 	case cause.Has(sock.ReadExpired):
 		return c.headLate(snap)

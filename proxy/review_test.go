@@ -165,7 +165,6 @@ func TestHelloInDrops(t *testing.T) {
 		t.Helper()
 		g, secure, conf := tlsGateway(t, fewWorkers("timeouts: {handshake: 1h}\n"))
 		conf.MinVersion, conf.MaxVersion = version, version
-		conf.CurvePreferences = []tls.CurveID{tls.X25519} // a short ClientHello
 		nc, err := dialRaw(secure)
 		if err != nil {
 			t.Fatal(err)

@@ -39,15 +39,28 @@ func helloComplete(fd int) bool {
 	if head[0] != recordTypeHandshake || want > maxRecord {
 		want = 1 // no TLS: the handshake says so
 	}
-	if have, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err != nil || have >= want && (n == recordHeader || want == 1) {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
-		return true
+	if moreHelloToCome(fd, n, want) && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, want) == nil {
+		return false
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1) // what reads from now on wants any byte
+	return true
+}
+
+// moreHelloToCome reports whether fewer than want bytes are there, of which peeked were
+// looked at, and the kernel can be trusted to tell of more.
+func moreHelloToCome(fd, peeked, want int) bool {
+	have, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil || have >= want && (peeked == recordHeader || want == 1) {
+		return false
 	}
 	gone := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	if n, err := unix.Poll(gone, 0); err != nil || n > 0 {
-		return true // no more will come
+		return false // the peer has ended
 	}
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, want) != nil
+	// If this is what it was asked for, it told with less: with many tiny segments the memory
+	// of the socket is short, and the mark is not kept.
+	mark, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+	return err == nil && mark != want
 }
 
 const (

@@ -21,6 +21,11 @@ const (
 	// records of a byte each.
 	leastCharge = 2 << 10
 
+	// ownSlack is how far a queue may be over its limit before its own side is not read any
+	// more: what the other side sends overshoots by one read and its records' overhead, and
+	// only what crypto/tls sends by itself goes further.
+	ownSlack = 128 << 10
+
 	// gatherAbove is the size of a write whose records are sent together: crypto/tls writes
 	// each by itself, the first ones of a connection no larger than a TCP segment.
 	gatherAbove = 1200
@@ -58,7 +63,7 @@ func (lp *loop) readTLS(i uint32, s *slot, d side) bool {
 	seat.Take(w)
 	defer seat.Vacate()
 	for budget := turnBytes; budget > 0 && s.f[d]&(readable|stopped) == readable; {
-		if lp.waiting(s, d) > lp.limitOf(s) {
+		if lp.waiting(s, d) > lp.limitOf(s)+ownSlack {
 			// It makes crypto/tls answer (KeyUpdate) and does not take the answers.
 			lp.pause(s, d)
 			break
