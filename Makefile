@@ -20,11 +20,11 @@ SCRIPTS       := $(wildcard scripts/*.sh) .ci/run
 export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fmt vet staticcheck arch shell bench bench-proxy bench-tls fuzz docs check-load clean go c-compiler
+.PHONY: help build run test race lint fmt vet staticcheck arch shell bench bench-proxy bench-tls bench-idle bench-relay check-tunnels churn fuzz docs check-load clean go c-compiler
 
 help: ## show this list
 	@printf '\n  tickgate\n\n'
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[36mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n  Variables: FUZZTIME=%s BENCH=%s TESTFLAGS= VERSION=%s\n\n' '$(FUZZTIME)' '$(BENCH)' '$(VERSION)'
 
 build: go ## build bin/tickgate and bin/tickload
@@ -67,6 +67,20 @@ bench-proxy: build ## compare CPU and memory with nginx, HAProxy and net/http
 
 bench-tls: build ## the same over TLS
 	TLS=1 scripts/bench-proxy.sh
+
+bench-idle: build ## compare the memory of idle connections and tunnels
+	scripts/bench-idle.sh
+
+bench-relay: build ## compare CPU per relayed message
+	scripts/bench-relay.sh
+
+check-tunnels: build ## tunnels over reloads and a drain; critical routes under a flood
+	scripts/tunnels-under-reload.sh
+	scripts/drain-tunnels.sh
+	scripts/critical-under-flood.sh
+
+churn: build ## 30 minutes of misbehaving clients, then look for leaks (MINUTES=30)
+	scripts/churn.sh
 
 check-load: build ## reload and drain under load; 2 GiB bodies in bounded memory
 	scripts/reload-under-load.sh
