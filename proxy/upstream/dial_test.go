@@ -13,6 +13,7 @@ import (
 
 	"tickgate/config"
 	"tickgate/internal/reason"
+	"tickgate/internal/sock"
 	"tickgate/internal/testcert"
 )
 
@@ -124,7 +125,7 @@ func TestDetachedTLSConnectionGetsNoCloseNotify(t *testing.T) {
 	var taken *tls.Conn
 	mustDo(t, p, exchange(func(c net.Conn, fresh bool) (bool, error) {
 		taken = c.(*tls.Conn)
-		taken.NetConn().(*staler).detached.Store(true)
+		taken.NetConn().(*sock.Seat).Conn.(*staler).detached.Store(true)
 		return false, nil
 	}))
 	if _, err := line("relayed")(taken, false); err != nil {
