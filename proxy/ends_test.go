@@ -26,6 +26,7 @@ func TestUnreadResponsesEnd(t *testing.T) {
 		g := newGateway(t, "timeouts: {write: 200ms, idle: 200ms, head: 1s}\n"+toBackend(be.Addr())+
 			"\nlisteners: [{listen: \""+firstListener+"\", acceptors: 1, tcp_user_timeout: 0s}]\n")
 		c := g.dial()
+		_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the sooner it is full
 		go func() {
 			for c.TrySend(get("/")) == nil {
 				continue
