@@ -37,8 +37,9 @@ run: build ## start the demonstration: HTTP on 8080, TLS on 8443, admin on 9180
 test: go ## run all tests
 	$(GO) test -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
 
+# One package at a time: the detector makes each slow enough for deadlines in tests.
 race: go c-compiler ## run all tests under the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
 
 lint: fmt vet staticcheck arch shell ## check formatting, vet, staticcheck, architecture, scripts
 
