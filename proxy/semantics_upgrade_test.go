@@ -154,8 +154,8 @@ func TestTunnelIdle(t *testing.T) {
 	gone := make(chan struct{})
 	be := testkit.NewScript(t, testkit.ReceiveHead(), testkit.Send(switching()), testkit.Gone(gone))
 	// The other limits are shorter than the tunnel's: none of them may end it.
-	g := newGateway(t, toBackends("timeouts: {read: 20ms, response_header: 20ms, write: 20ms, request: 50ms}", "", be.Addr())+
-		"timeouts: {tunnel_idle: 300ms, idle: 10ms, write: 10ms, body: 10ms}")
+	g := newGateway(t, toBackends("timeouts: {read: 1s, response_header: 1s, write: 1s, request: 1s}", "", be.Addr())+
+		"timeouts: {tunnel_idle: 1500ms, idle: 10ms, write: 10ms, body: 10ms}")
 	c := g.dial()
 	c.Send(upgrade())
 	c.Response("GET")

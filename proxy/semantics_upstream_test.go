@@ -31,7 +31,7 @@ func TestRetries(t *testing.T) {
 			return steps
 		}
 		one, two := testkit.NewScripts(t, script), testkit.NewScripts(t, script)
-		g := newGateway(t, toBackends("retry: {"+retry+"}, timeouts: {response_header: 100ms}", "", one.Addr(), two.Addr()))
+		g := newGateway(t, toBackends("retry: {"+retry+"}, timeouts: {response_header: 1s}", "", one.Addr(), two.Addr()))
 		method, _, _ := strings.Cut(send, " ")
 		c := g.dial()
 		c.Send(send)
