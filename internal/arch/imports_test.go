@@ -30,7 +30,7 @@ var arrows = []arrow{
 	{"proxy/feed", []string{"proxy/reactor", "config", "internal/..."}},
 	{"proxy/upstream", []string{"config", "health", "internal/..."}},
 	{"proxy", []string{"proxy/...", "config", "tlsterm", "limiter", "health", "internal/..."}},
-	{"loadtest/...", []string{"loadtest/...", "internal/..."}},
+	{"loadtest/...", []string{"loadtest/...", "proxy/reactor", "config", "internal/..."}},
 	{"internal/metricsdoc", []string{"proxy/...", "config", "health", "internal/..."}}, // a command that asks packages for their metrics
 	{"internal/...", []string{"internal/...", "config"}},
 }

@@ -1,83 +1,92 @@
-// Package latency records durations in a histogram of fixed size: log-linear, as
-// HdrHistogram's, with an error below 0.8 % at any magnitude, so that a tail of
-// seconds and a median of microseconds stand in one record.
+// Package latency records durations in an HDR histogram: three significant digits at any
+// magnitude from a nanosecond to an hour, so that a tail of seconds and a median of
+// microseconds stand in one record (http://hdrhistogram.org).
 package latency
 
 import (
 	"fmt"
-	"math/bits"
-	"sync/atomic"
+	"sync"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 const (
-	subBits = 7 // 128 buckets for each power of two
-	subs    = 1 << subBits
-	buckets = 2*subs + (63-subBits-1)*subs
+	// longest is the longest duration told apart; longer ones count as this long.
+	longest = time.Hour
+	digits  = 3
 )
 
-// Histogram counts durations in nanoseconds. The zero value is empty and ready.
-// All methods may be called from any goroutine; a reader that runs beside writers
-// sees some of what they are adding.
+// Histogram counts durations. The zero value is empty and ready; it takes a quarter of a
+// megabyte once something is added. All methods may be called from any goroutine, but one
+// that adds very often is better off with a histogram of its own, added to another with Merge.
 type Histogram struct {
-	counts [buckets]atomic.Uint64
-	count  atomic.Uint64
-	sum    atomic.Int64
-	max    atomic.Int64
-}
-
-// bucket returns the index of a value: exact below 256 ns, then 128 buckets for
-// each doubling.
-func bucket(v int64) int {
-	shift := bits.Len64(uint64(v)) - subBits - 1
-	if shift <= 0 {
-		return int(v)
-	}
-	return 2*subs + (shift-1)*subs + int(v>>shift) - subs
-}
-
-// highest returns the largest value of a bucket.
-func highest(i int) int64 {
-	if i < 2*subs {
-		return int64(i)
-	}
-	shift := (i-2*subs)/subs + 1
-	low := int64((i-2*subs)%subs+subs) << shift
-	return low + 1<<shift - 1
+	mu  sync.Mutex
+	hdr *hdrhistogram.Histogram // guarded by mu; nil while empty
+	sum time.Duration           // guarded by mu; exact, as the buckets are not
+	max time.Duration           // guarded by mu; exact
 }
 
 // Add counts one duration; a negative one counts as zero.
 func (h *Histogram) Add(d time.Duration) {
-	v := max(int64(d), 0)
-	h.counts[bucket(v)].Add(1)
-	h.count.Add(1)
-	h.sum.Add(v)
-	for {
-		old := h.max.Load()
-		if v <= old || h.max.CompareAndSwap(old, v) {
-			return
-		}
+	d = max(d, 0)
+	h.mu.Lock()
+	h.ready()
+	_ = h.hdr.RecordValue(int64(min(d, longest))) // fails above longest only
+	h.sum += d
+	h.max = max(h.max, d)
+	h.mu.Unlock()
+}
+
+// ready makes the record; mu is held.
+func (h *Histogram) ready() {
+	if h.hdr == nil {
+		h.hdr = hdrhistogram.New(1, int64(longest), digits)
 	}
 }
 
+// Merge adds what from holds at this moment, which must not be h.
+func (h *Histogram) Merge(from *Histogram) {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	if from.hdr == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ready()
+	h.hdr.Merge(from.hdr)
+	h.sum += from.sum
+	h.max = max(h.max, from.max)
+}
+
 // Count is the number of durations added.
-func (h *Histogram) Count() uint64 { return h.count.Load() }
+func (h *Histogram) Count() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.countLocked()
+}
+
+func (h *Histogram) countLocked() uint64 {
+	if h.hdr == nil {
+		return 0
+	}
+	return uint64(h.hdr.TotalCount())
+}
 
 // Quantile returns the duration that the share q (0 to 1) of all does not exceed;
 // 0 if nothing was added.
 func (h *Histogram) Quantile(q float64) time.Duration {
-	total := h.count.Load()
-	if total == 0 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.quantileLocked(q)
+}
+
+func (h *Histogram) quantileLocked(q float64) time.Duration {
+	if h.hdr == nil {
 		return 0
 	}
-	rank := max(uint64(q*float64(total)+0.5), 1)
-	var seen uint64
-	for i := range h.counts {
-		if seen += h.counts[i].Load(); seen >= rank {
-			return time.Duration(min(highest(i), h.max.Load()))
-		}
-	}
-	return time.Duration(h.max.Load())
+	return min(time.Duration(h.hdr.ValueAtQuantile(q*100)), h.max)
 }
 
 // Summary is what a report says of a histogram, in microseconds.
@@ -86,6 +95,7 @@ type Summary struct {
 	Mean  float64 `json:"mean_us"`
 	P50   float64 `json:"p50_us"`
 	P90   float64 `json:"p90_us"`
+	P95   float64 `json:"p95_us"`
 	P99   float64 `json:"p99_us"`
 	P999  float64 `json:"p999_us"`
 	P9999 float64 `json:"p9999_us"`
@@ -94,15 +104,59 @@ type Summary struct {
 
 // Summary returns the usual quantiles.
 func (h *Histogram) Summary() Summary {
-	us := func(q float64) float64 { return float64(h.Quantile(q)) / 1e3 }
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	us := func(q float64) float64 { return float64(h.quantileLocked(q)) / 1e3 }
 	s := Summary{
-		Count: h.Count(), P50: us(0.5), P90: us(0.9), P99: us(0.99), P999: us(0.999), P9999: us(0.9999),
-		Max: float64(h.max.Load()) / 1e3,
+		Count: h.countLocked(), P50: us(0.5), P90: us(0.9), P95: us(0.95), P99: us(0.99), P999: us(0.999), P9999: us(0.9999),
+		Max: float64(h.max) / 1e3,
 	}
 	if s.Count > 0 {
-		s.Mean = float64(h.sum.Load()) / float64(s.Count) / 1e3
+		s.Mean = float64(h.sum) / float64(s.Count) / 1e3
 	}
 	return s
+}
+
+// Point is one point of a curve: the share Quantile (0 to 1) of all took at most Micros.
+type Point struct {
+	Quantile float64 `json:"q"`
+	Micros   float64 `json:"us"`
+}
+
+// Curve returns the latency by quantile for a plot whose horizontal axis is logarithmic in
+// 1-q: ten points for each halving of what is left, as long as that is one duration or more.
+// It is empty if nothing was added.
+func (h *Histogram) Curve() []Point {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	count := h.countLocked()
+	if count == 0 {
+		return nil
+	}
+	const steps = 10
+	var points []Point
+	for rest := 1.0; rest*float64(count) >= 1; rest /= 2 {
+		for i := range steps {
+			q := 1 - rest + rest/2*float64(i)/steps
+			points = append(points, Point{q, float64(h.quantileLocked(q)) / 1e3})
+		}
+	}
+	return append(points, Point{1, float64(h.max) / 1e3})
+}
+
+// Encoded returns the whole record in nanoseconds, as the base64 text of HdrHistogram's
+// V2 compressed encoding, which the usual HdrHistogram tools read; "" if nothing was added.
+func (h *Histogram) Encoded() (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.hdr == nil {
+		return "", nil
+	}
+	b, err := h.hdr.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+	if err != nil {
+		return "", fmt.Errorf("latency: encode histogram: %w", err)
+	}
+	return string(b), nil
 }
 
 // String writes the quantiles in milliseconds, for people.
