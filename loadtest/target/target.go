@@ -93,6 +93,43 @@ func sources(n int) []netip.Addr {
 	return list
 }
 
+// Resolve returns the address to connect to, for who makes sockets of his own. It asks for
+// the host's name once: an IPv4 address is preferred.
+func (t *Target) Resolve(ctx context.Context) (netip.AddrPort, error) {
+	host, service, err := net.SplitHostPort(t.Addr)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%w: %w", ErrURL, err)
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "tcp", service)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%w: %w", ErrURL, err)
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("resolve: %w", err)
+	}
+	ip := ips[0]
+	if i := slices.IndexFunc(ips, func(ip netip.Addr) bool { return ip.Unmap().Is4() }); i >= 0 {
+		ip = ips[i]
+	}
+	return netip.AddrPortFrom(ip.Unmap(), uint16(port)), nil
+}
+
+// Source returns the address that connection number i comes from; false if the system
+// chooses.
+func (t *Target) Source(i int) (netip.Addr, bool) {
+	if len(t.sources) == 0 {
+		return netip.Addr{}, false
+	}
+	return t.sources[i%len(t.sources)], true
+}
+
+// Timeout bounds connect and TLS handshake together.
+func (t *Target) Timeout() time.Duration { return t.timeout }
+
+// TLS returns a copy of the TLS settings, to be changed; nil if the target is not TLS.
+func (t *Target) TLS() *tls.Config { return t.tls.Clone() }
+
 // Request returns a GET request for the target's path.
 func (t *Target) Request() []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", t.URL.RequestURI(), t.URL.Host)
@@ -101,8 +138,8 @@ func (t *Target) Request() []byte {
 // DialTCP opens connection number i, without TLS.
 func (t *Target) DialTCP(ctx context.Context, i int) (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: t.timeout, KeepAlive: -1, Control: bindWithoutPort}
-	if len(t.sources) > 0 {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.sources[i%len(t.sources)], 0))
+	if ip, ok := t.Source(i); ok {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 0))
 	}
 	conn, err := d.DialContext(ctx, "tcp", t.Addr)
 	if err != nil {
