@@ -65,6 +65,9 @@ func (p Phase) events() float64 { return (p.From + p.To) / 2 * p.For.Seconds() }
 // form of the solution is the one that neither cancels digits nor divides by a rate
 // that does not change.
 func (p Phase) at(events float64) time.Duration {
+	if events == 0 {
+		return 0
+	}
 	slope := (p.To - p.From) / p.For.Seconds()
 	root := math.Sqrt(max(p.From*p.From+2*slope*events, 0))
 	return time.Duration(2 * events / (p.From + root) * float64(time.Second))

@@ -56,6 +56,7 @@ const (
 	Park  Kind = iota // idle client connections
 	Relay             // tunnels
 	Feed              // market-data feeds
+	Load              // connections of the load tool, in its own process
 	numKinds
 )
 

@@ -142,7 +142,7 @@ func TestToken(t *testing.T) {
 	}
 	f(Park, 0, 0, 0)
 	f(Relay, 1, 2, 2)
-	f(Feed, 1<<32-1, 1<<24-1, 1<<24-1)
+	f(Load, 1<<32-1, 1<<24-1, 1<<24-1)
 	f(numKinds, 1<<32-1, 1<<32-1, 1<<24-1)
 	f(Park, 7, 1<<24+3, 3)
 }
@@ -593,6 +593,7 @@ func TestCloseRunsWhatWasPosted(t *testing.T) {
 }
 
 func TestCloseOften(t *testing.T) {
+	const want = 3 * int64(numKinds)
 	var closings atomic.Int64
 	g, err := New(Options{Loops: 3})
 	must(t, err)
@@ -605,16 +606,16 @@ func TestCloseOften(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			g.Close()
-			if n := closings.Load(); n != 9 {
-				t.Errorf("Close returned after %d closings, want 9", n)
+			if n := closings.Load(); n != want {
+				t.Errorf("Close returned after %d closings, want %d", n, want)
 			}
 		})
 	}
 	wg.Wait()
 	g.Close()
 	g.Start()
-	if n := closings.Load(); n != 9 {
-		t.Errorf("got %d closings, want 9", n)
+	if n := closings.Load(); n != want {
+		t.Errorf("got %d closings, want %d", n, want)
 	}
 }
 
