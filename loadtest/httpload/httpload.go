@@ -1,24 +1,17 @@
-// Package httpload sends HTTP requests at a fixed rate, whatever the server does
-// (the open loop), and counts latency from the time a request was due: a server that
-// stalls is charged for all that came due meanwhile.
 package httpload
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"strings"
-	"sync"
+	"math/rand/v2"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
-	"tickgate/loadtest/latency"
 	"tickgate/loadtest/pace"
 	"tickgate/loadtest/target"
+	"tickgate/proxy/reactor"
 )
 
 // ErrOptions is returned for options that make no run.
@@ -26,214 +19,246 @@ var ErrOptions = errors.New("httpload: bad options")
 
 // Options configures a run.
 type Options struct {
-	// URL to GET, http:// or https://; Target says how to get there.
+	// URL of the target, http:// or https://; Target says how to get there.
 	URL    string
 	Target target.Options
-	// Rate of requests a second, over at most Conns connections with one request at a
-	// time. A request that finds none free waits, and its latency grows.
-	Rate  float64
+	// Mix is what is sent; nil is one GET of the URL.
+	Mix []Request
+	// Plan makes it the open loop: requests come due by it, whatever the server does.
+	// Without it, and without Replay, it is the closed loop.
+	Plan *pace.Plan
+	// Replay is an open loop with a schedule of its own, in place of Plan and Mix.
+	Replay Source
+	// Conns is how many connections there are: kept busy in the closed loop, at most open
+	// at a time in the open one. One request at a time goes over each.
 	Conns int
-	// Duration of the sending; 0 goes on until ctx ends.
+	// Duration of the sending; 0 goes on until ctx ends or the plan or replay is over.
+	// Responses to what was sent are waited for afterwards.
 	Duration time.Duration
+	// Warmup is the first part of Duration. What is due or sent in it does not count.
+	Warmup time.Duration
 	// Timeout of one request, from the time it is sent; 0 is ten seconds.
 	Timeout time.Duration
+	// PerConn is how many requests go over a connection before it is closed and opened anew;
+	// 0 sets no bound.
+	PerConn int
+	// ResumePercent is the share of new TLS connections that try to resume a session. One
+	// must have been left by an earlier connection, so the first are full handshakes.
+	ResumePercent int
+	// Loops is the number of event loops, each of which keeps a processor busy at most; 0
+	// is one.
+	Loops int
+	// Seed of the mix and the think times: the same one makes the same choices.
+	Seed uint64
+	// Progress is called once a second; nil is silent.
+	Progress func(Progress)
 }
 
-// Result is what a run showed.
-type Result struct {
-	// Due requests came up, and Sent ones found a connection before the run was over.
-	Due  int64 `json:"due"`
-	Sent int64 `json:"sent"`
-	// Statuses counts whole responses; Errors counts requests without one.
-	Statuses map[int]int64 `json:"statuses"`
-	Errors   int64         `json:"errors"`
-	Seconds  float64       `json:"seconds"`
-	// OKTime is the latency of responses below 400, OtherTime that of the rest.
-	OKTime     latency.Summary `json:"ok_time"`
-	OtherTime  latency.Summary `json:"other_time"`
-	CPUSeconds float64         `json:"cpu_seconds"`
-	FirstError string          `json:"first_error,omitempty"`
+// Progress is where a run is. The counts are of what is part of the result.
+type Progress struct {
+	Elapsed               time.Duration
+	Due, Sent, OK, Errors int64
+	Open, Waiting         int    // connections, and requests without one
+	Second                Second // the latest whole one
 }
 
-// OK counts the responses below 400.
-func (r *Result) OK() (n int64) {
-	for status, count := range r.Statuses {
-		if status < 400 {
-			n += count
+// check tells what is wrong, and fills in the defaults.
+func (o *Options) check() error {
+	switch {
+	case o.Conns < 1:
+		return fmt.Errorf("%w: %d connections (want at least 1)", ErrOptions, o.Conns)
+	case o.Replay != nil && (o.Plan != nil || o.Mix != nil):
+		return fmt.Errorf("%w: a replay has neither a plan nor a mix", ErrOptions)
+	case o.ResumePercent < 0 || o.ResumePercent > 100:
+		return fmt.Errorf("%w: %d %% of resumed sessions (want 0 to 100)", ErrOptions, o.ResumePercent)
+	case min(o.Duration, o.Warmup, o.Timeout) < 0 || min(o.PerConn, o.Loops) < 0:
+		return fmt.Errorf("%w: a negative time or number", ErrOptions)
+	case o.Plan != nil:
+		if err := o.Plan.Check(); err != nil {
+			return err
+		}
+		if d := o.Plan.Duration(); o.Duration == 0 || o.Duration > d {
+			o.Duration = d
 		}
 	}
-	return n
-}
-
-// backlog is how many seconds of requests may wait for a connection; what comes due
-// beyond is not sent and counts as an error.
-const backlog = 30
-
-// Run sends requests until Duration has passed or ctx ends, and waits for the last
-// responses.
-func Run(ctx context.Context, o Options) (*Result, error) {
-	if o.Rate <= 0 || o.Conns < 1 {
-		return nil, fmt.Errorf("%w: %v requests a second on %d connections (want more than 0, and at least 1)", ErrOptions, o.Rate, o.Conns)
-	}
-	t, err := target.New(o.URL, o.Target, "http", "https")
-	if err != nil {
-		return nil, err
+	if o.Duration > 0 && o.Warmup >= o.Duration {
+		return fmt.Errorf("%w: a warm-up of %v in a run of %v", ErrOptions, o.Warmup, o.Duration)
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second
 	}
-	if o.Duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.Duration)
-		defer cancel()
+	if o.Mix == nil && o.Replay == nil {
+		o.Mix = []Request{{}}
 	}
-	r := &run{Options: o, target: t, request: t.Request(), result: Result{Statuses: make(map[int]int64)}}
-	began, cpu := time.Now(), target.CPUTime()
-	r.play(ctx)
-	r.result.Seconds = time.Since(began).Seconds()
-	r.result.CPUSeconds = (target.CPUTime() - cpu).Seconds()
-	r.result.Sent, r.result.OKTime, r.result.OtherTime = r.sent.Load(), r.okTime.Summary(), r.otherTime.Summary()
-	return &r.result, nil
+	o.Loops = min(max(o.Loops, 1), o.Conns)
+	return nil
 }
 
 // run is one run.
 type run struct {
 	Options
-	target  *target.Target
-	request []byte
+	// Static after newRun.
+	target   *target.Target
+	address  netip.AddrPort
+	open     bool // the open loop
+	mix      mix
+	schedule *schedule // of the open loop
+	crew     *crew     // nil for plain TCP
+	group    *reactor.Group
+	workers  []*worker
+	failed   chan error // of the tool itself
 
-	sent              atomic.Int64
-	okTime, otherTime latency.Histogram
-
-	mu     sync.Mutex
-	result Result // guarded by mu until play returns
+	start    time.Time // static before the loops begin
+	kinds    kinds
+	timeline timeline
+	conns    atomic.Int64 // numbers given to connections
 }
 
-func (r *run) play(ctx context.Context) {
-	due := make(chan time.Time, int(r.Rate*backlog)+1)
-	var wg sync.WaitGroup
-	for i := range r.Conns {
-		wg.Go(func() { r.client(due, i) })
-	}
-	pace.New(time.Now(), r.Rate).Each(ctx, -1, func(_ int, at time.Time) {
-		r.result.Due++ // the clients do not look at it
-		select {
-		case due <- at:
-		default:
-			r.failed(fmt.Errorf("no free connection for %d s", backlog))
-		}
-	})
-	close(due)
-	wg.Wait()
-}
+// clock is the time since the start of the run.
+func (r *run) clock() time.Duration { return time.Since(r.start) }
 
-// client is connection number i, opened again whenever it has ended.
-func (r *run) client(due <-chan time.Time, i int) {
-	c := client{r: r, i: i, br: bufio.NewReader(nil)}
-	for at := range due {
-		r.sent.Add(1)
-		status, err := c.do()
-		took := time.Since(at)
-		if err != nil {
-			c.close()
-			r.failed(err)
-			continue
-		}
-		if status < 400 {
-			r.okTime.Add(took)
-		} else {
-			r.otherTime.Add(took)
-		}
-		r.mu.Lock()
-		r.result.Statuses[status]++
-		r.mu.Unlock()
-	}
-	c.close()
-}
+// number returns the number of the next connection.
+func (r *run) number() int { return int(r.conns.Add(1)) - 1 }
 
-func (r *run) failed(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.result.Errors++
-	if r.result.FirstError == "" {
-		r.result.FirstError = err.Error()
+// Run sends requests until Duration has passed, the plan or replay is over, or ctx ends;
+// then it waits for the last responses, each as long as Timeout. The error is ErrOptions,
+// target.ErrURL or ErrSources, pace.ErrPlan, or one of this machine; what the target does
+// is in the result.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	if err := o.check(); err != nil {
+		return nil, err
 	}
-}
-
-// client is owned by one goroutine.
-type client struct {
-	r    *run
-	i    int
-	conn net.Conn // nil between connections
-	br   *bufio.Reader
-}
-
-// do sends one request. If a kept connection turns out to have ended before a byte
-// of the response, the request goes over a new one, as every client of HTTP does.
-func (c *client) do() (status int, err error) {
-	kept := c.conn != nil
-	status, err = c.try()
-	if kept && errors.Is(err, io.EOF) {
-		c.close()
-		status, err = c.try()
-	}
-	return status, err
-}
-
-func (c *client) try() (status int, err error) {
-	if c.conn == nil {
-		if c.conn, err = c.r.target.Dial(context.Background(), c.i); err != nil {
-			c.conn = nil // not an interface that holds a nil pointer
-			return 0, err
-		}
-		c.br.Reset(c.conn)
-	}
-	_ = c.conn.SetDeadline(time.Now().Add(c.r.Timeout))
-	if _, err := c.conn.Write(c.r.request); err != nil {
-		return 0, fmt.Errorf("send: %w", err)
-	}
-	if _, err := c.br.Peek(1); err != nil {
-		return 0, fmt.Errorf("no response: %w", err)
-	}
-	resp, err := http.ReadResponse(c.br, nil)
+	t, err := target.New(o.URL, o.Target, "http", "https")
 	if err != nil {
-		return 0, fmt.Errorf("response: %w", noEOF(err))
+		return nil, err
 	}
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return 0, fmt.Errorf("response body: %w", noEOF(err))
+	r := &run{Options: o, target: t, open: o.Plan != nil || o.Replay != nil, failed: make(chan error, 1)}
+	if r.address, err = t.Resolve(ctx); err != nil {
+		return nil, err
 	}
-	if resp.Close {
-		c.close()
+	if err := r.prepare(); err != nil {
+		return nil, err
 	}
-	return resp.StatusCode, nil
+	if err := r.openLoops(); err != nil {
+		return nil, err
+	}
+	if t.Secure {
+		r.crew = newCrew(context.WithoutCancel(ctx), t, o.Conns, o.ResumePercent)
+	}
+	spent, err := r.play(ctx)
+	if r.crew != nil {
+		r.crew.close()
+	}
+	r.group.Close()
+	if err != nil {
+		return nil, err
+	}
+	return r.result(spent)
 }
 
-// noEOF keeps an end within a response from looking like one before it.
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
+// prepare makes the messages and the schedule.
+func (r *run) prepare() error {
+	for i := range r.Mix {
+		m := &r.Mix[i]
+		if m.Weight < 0 || m.Think < 0 {
+			return fmt.Errorf("%w: weight %d, think time %v of %q", ErrOptions, m.Weight, m.Think, m.name(r.target))
+		}
+		msg, err := m.compile(r.target, r.kinds.index(m.name(r.target)))
+		if err != nil {
+			return err
+		}
+		r.mix.add(msg, max(m.Weight, 1))
 	}
-	return err
+	if !r.open {
+		return nil
+	}
+	r.schedule = &schedule{run: r, until: r.Duration, rng: rand.New(rand.NewPCG(r.Seed, 0))} //nolint:gosec // repeatable, not secret
+	if r.Plan != nil {
+		r.schedule.arrivals = r.Plan.Arrivals()
+	}
+	return nil
 }
 
-func (c *client) close() {
-	if c.conn != nil {
-		_ = c.conn.Close()
-		c.conn = nil
+// openLoops makes the loops and spreads the connections over them.
+func (r *run) openLoops() (err error) {
+	r.group, err = reactor.New(reactor.Options{Loops: r.Loops, Log: func(_ string, err error) {
+		select {
+		case r.failed <- err:
+		default:
+		}
+	}})
+	if err != nil {
+		return fmt.Errorf("event loops: %w", err)
+	}
+	r.group.Handle(reactor.Load, func(l *reactor.Loop) reactor.Handler {
+		i := l.ID()
+		w := newWorker(r, l, r.Conns*(i+1)/r.Loops-r.Conns*i/r.Loops)
+		r.workers = append(r.workers, w)
+		return w
+	})
+	for _, w := range r.workers {
+		if w.alarm, err = pace.NewAlarm(); err == nil {
+			err = w.reactor.Add(w.alarm.FD(), reactor.MakeToken(reactor.Load, alarmIndex, 0), reactor.EdgeBoth)
+		}
+		if err != nil {
+			r.group.Close()
+			return fmt.Errorf("alarm: %w", err)
+		}
+	}
+	return nil
+}
+
+// play runs the loops until nothing is left to do.
+func (r *run) play(ctx context.Context) (s spent, err error) {
+	r.start = time.Now()
+	r.group.Start()
+	for _, w := range r.workers {
+		w.reactor.Post(w.start)
+	}
+	m := newMeter(r)
+	defer m.stop()
+	idle := r.allDone()
+	if r.Duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, r.start.Add(r.Duration))
+		defer cancel()
+	}
+	select {
+	case <-ctx.Done():
+	case <-idle: // a plan, or a replay, is over
+	case err := <-r.failed:
+		return s, err
+	}
+	s = m.read()
+	if r.schedule != nil && ctx.Err() != nil {
+		r.schedule.end()
+	}
+	for _, w := range r.workers {
+		w.reactor.Post(w.stop)
+	}
+	select {
+	case <-idle:
+		return s, nil
+	case err := <-r.failed:
+		return s, err
 	}
 }
 
-// WriteTo writes the result for people.
-func (r *Result) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "requests   %d due, %d sent in %.1f s, %d errors, statuses %v\n", r.Due, r.Sent, r.Seconds, r.Errors, r.Statuses)
-	fmt.Fprintf(&b, "below 400  %v\n", r.OKTime)
-	if r.OtherTime.Count > 0 {
-		fmt.Fprintf(&b, "the rest   %v\n", r.OtherTime)
-	}
-	if r.FirstError != "" {
-		fmt.Fprintf(&b, "first error %s\n", r.FirstError)
-	}
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
+// stop ends the sending of a worker.
+func (w *worker) stop() {
+	w.now = w.run.clock()
+	w.drain()
+	w.settle()
+}
+
+// allDone is closed once all workers have nothing left to do, or their loops are closed.
+func (r *run) allDone() <-chan struct{} {
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		for _, w := range r.workers {
+			<-w.done
+		}
+	}()
+	return all
 }

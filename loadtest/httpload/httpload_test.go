@@ -1,13 +1,14 @@
 package httpload
 
 import (
+	"context"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"tickgate/internal/testkit"
+	"tickgate/loadtest/pace"
 	"tickgate/loadtest/target"
 )
 
@@ -26,54 +27,68 @@ func load(t *testing.T, o Options) *Result {
 	return r
 }
 
-func TestRate(t *testing.T) {
+// The closed loop keeps each of its connections busy with one request at a time.
+func TestClosedLoop(t *testing.T) {
 	backend := testkit.NewRecorder(t, nil)
-	r := load(t, Options{URL: "http://" + backend.Addr(), Rate: 500, Conns: 4, Duration: 400 * time.Millisecond})
-	if r.Due < 100 || r.Due > 201 || r.Sent != r.Due || r.OK() != r.Due || r.Errors != 0 || int64(r.OKTime.Count) != r.Due || r.OtherTime.Count != 0 {
-		t.Errorf("%+v, want up to 200 requests", r)
+	r := load(t, Options{URL: "http://" + backend.Addr() + "/a?b", Conns: 4, Duration: 300 * time.Millisecond})
+	if r.OK < 4 || r.OK != r.Due || r.Sent != r.Due || r.Failed() != 0 || r.Statuses[200] != r.OK || int64(r.Latency.Count) != r.OK || r.Opened != 4 {
+		t.Errorf("%+v", r)
+	}
+	if r.Latency != r.Service || r.SendLag.Count != 0 || r.ByName["GET /a?b"].OK != r.OK || r.BytesIn == 0 || r.BytesOut == 0 || r.HDR == "" {
+		t.Errorf("%+v", r)
+	}
+	if got := len(backend.Conns()); got != 4 {
+		t.Errorf("%d connections, want 4", got)
+	}
+}
+
+// The open loop sends what is due, on time, over as few connections as it takes.
+func TestOpenLoop(t *testing.T) {
+	backend := testkit.NewRecorder(t, nil)
+	r := load(t, Options{URL: "http://" + backend.Addr(), Plan: pace.Constant(500, 400*time.Millisecond), Conns: 4})
+	if r.Due != 200 || r.Sent != 200 || r.OK != 200 || r.Failed() != 0 || int64(r.Latency.Count) != 200 || r.Seconds > 0.41 {
+		t.Errorf("%+v, want 200 requests", r)
 	}
 	if got := len(backend.Conns()); got > 4 {
 		t.Errorf("%d connections", got)
 	}
 }
 
-// A server that stalls once is charged for every request that came due meanwhile.
-func TestStallsCountFromTheDueTime(t *testing.T) {
-	const stall = 300 * time.Millisecond
-	var once sync.Once
-	backend := testkit.NewRecorder(t, func(*testkit.Request) []byte {
-		once.Do(func() { <-time.After(stall) })
-		return []byte(whole)
-	})
-	r := load(t, Options{URL: "http://" + backend.Addr(), Rate: 200, Conns: 1, Duration: 2 * stall})
-	// 60 of 120 requests came due during the stall and waited half of it on average.
-	if r.OK() != r.Due || r.OKTime.P99 < 250e3 || r.OKTime.P50 < 1e3 || r.OKTime.Mean < 30e3 {
-		t.Errorf("%+v", r)
-	}
-}
-
-func TestStatusesAndErrors(t *testing.T) {
-	// f compares the share of answers that are OK, other statuses and errors.
-	f := func(name string, ok, other, failed bool, steps ...testkit.Step) {
+func TestFailures(t *testing.T) {
+	// f wants some of one failure and of nothing else; "" wants OK responses only.
+	f := func(name, want string, steps ...testkit.Step) {
 		t.Run(name, func(t *testing.T) {
 			addr := testkit.NewScript(t, steps...).Addr()
-			r := load(t, Options{URL: "http://" + addr, Rate: 100, Conns: 2, Duration: 100 * time.Millisecond, Timeout: 50 * time.Millisecond})
-			if (r.OK() > 0) != ok || (r.OtherTime.Count > 0) != other || (r.Errors > 0) != failed || (r.FirstError != "") != failed {
-				t.Errorf("%+v", r)
-			}
-			var text strings.Builder
-			if _, err := r.WriteTo(&text); err != nil || !strings.Contains(text.String(), "due") {
-				t.Errorf("%q, %v", text.String(), err)
+			for _, plan := range []*pace.Plan{nil, pace.Constant(100, 100*time.Millisecond)} {
+				r := load(t, Options{URL: "http://" + addr, Plan: plan, Conns: 10, Duration: 100 * time.Millisecond, Timeout: 2 * time.Second})
+				if (r.OK > 0) != (want == "") || r.Failed() != r.Errors[want] || r.OK+r.Failed() != r.Due || (r.FirstError == "") != (want == "") {
+					t.Errorf("%+v, want %q", r, want)
+				}
+				var text strings.Builder
+				if _, err := r.WriteTo(&text); err != nil || !strings.Contains(text.String(), want) {
+					t.Errorf("%q, %v", text.String(), err)
+				}
 			}
 		})
 	}
-	f("refused", false, true, false, testkit.Respond(refusal)...)
-	f("closed by announcement", true, false, false, append(testkit.Respond(closing), testkit.Close())...)
-	f("closed between two requests", true, false, false, append(testkit.Respond(whole), testkit.Close())...)
-	f("cut", false, false, true, append(testkit.Respond("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"), testkit.Close())...)
-	f("cut head", false, false, true, append(testkit.Respond("HTTP/1.1 200 OK\r\n"), testkit.Close())...)
-	f("silent", false, false, true, testkit.Receive(), testkit.Hang())
-	f("never answers", false, false, true, testkit.Receive(), testkit.Close())
+	f("refusal", "wrong_status", testkit.Respond(refusal)...)
+	f("closed by announcement", "", append(testkit.Respond(closing), testkit.Close())...)
+	f("closed between two requests", "", append(testkit.Respond(whole), testkit.Close())...)
+	f("cut body", "closed_early", append(testkit.Respond("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"), testkit.Close())...)
+	f("cut head", "closed_early", append(testkit.Respond("HTTP/1.1 200 OK\r\n"), testkit.Close())...)
+	f("silent", "timeout", testkit.Receive(), testkit.Hang())
+	f("never answers", "closed_early", testkit.Receive(), testkit.Close())
+	f("reset", "reset", append(testkit.Respond("HTTP/1.1 200 OK\r\n"), testkit.Reset())...)
+	f("babble", "malformed", append(testkit.Respond("SSH-2.0-OpenSSH_9.2\r\n"), testkit.Hang())...)
+	f("bytes behind", "malformed", append(testkit.Respond(whole+"more"), testkit.Hang())...)
+	f("until close", "", append(testkit.Respond("HTTP/1.1 200 OK\r\n\r\nhello"), testkit.Close())...)
+	f("chunked", "", testkit.Respond("HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")...)
+	f("keep-alive of HTTP/1.0", "", testkit.Respond("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi")...)
+
+	r := load(t, Options{URL: "http://" + testkit.DeadAddr(t), Plan: pace.Constant(100, 50*time.Millisecond), Conns: 1})
+	if r.Errors["connect_refused"] != 5 || r.Due != 5 || r.Sent != 0 {
+		t.Errorf("%+v", r)
+	}
 }
 
 func TestBadOptions(t *testing.T) {
@@ -83,10 +98,28 @@ func TestBadOptions(t *testing.T) {
 			t.Errorf("%+v: %v, want %v", o, err, want)
 		}
 	}
-	f(Options{URL: "http://127.0.0.1:1", Conns: 1}, ErrOptions)
-	f(Options{URL: "http://127.0.0.1:1", Rate: 1}, ErrOptions)
-	f(Options{URL: "ftp://127.0.0.1:1", Rate: 1, Conns: 1}, target.ErrURL)
-	if r := load(t, Options{URL: "http://" + testkit.DeadAddr(t), Rate: 100, Conns: 1, Duration: 50 * time.Millisecond}); r.Errors != r.Due {
-		t.Errorf("%+v", r)
+	const url = "http://127.0.0.1:1"
+	f(Options{URL: url}, ErrOptions)
+	f(Options{URL: url, Conns: 1, Plan: new(pace.Plan)}, pace.ErrPlan)
+	f(Options{URL: url, Conns: 1, Duration: 1, Warmup: 1}, ErrOptions)
+	f(Options{URL: url, Conns: 1, Loops: -1}, ErrOptions)
+	f(Options{URL: url, Conns: 1, ResumePercent: 101}, ErrOptions)
+	f(Options{URL: url, Conns: 1, Mix: []Request{{Path: "/ a"}}}, ErrOptions)
+	f(Options{URL: url, Conns: 1, Mix: []Request{{Header: []Field{{"a", "b\r\nc"}}}}}, ErrOptions)
+	f(Options{URL: url, Conns: 1, Mix: []Request{{Weight: -1}}}, ErrOptions)
+	f(Options{URL: "ftp://127.0.0.1:1", Conns: 1}, target.ErrURL)
+}
+
+// A run without a duration goes on until its context ends.
+func TestUntilContextEnds(t *testing.T) {
+	backend := testkit.NewRecorder(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		backend.WaitRequests(t, 10)
+		cancel()
+	}()
+	r, err := Run(ctx, Options{URL: "http://" + backend.Addr(), Conns: 2})
+	if err != nil || r.OK < 10 || r.Failed() != 0 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -1,0 +1,238 @@
+package httpload
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"tickgate/loadtest/latency"
+)
+
+// Result is what a run showed, the warm-up aside.
+type Result struct {
+	// Due requests came up, and Sent ones went over a connection, resent ones counted
+	// again. OK ones were answered with a status that was wanted.
+	Due  int64 `json:"due"`
+	Sent int64 `json:"sent"`
+	OK   int64 `json:"ok"`
+	// Statuses counts whole responses. Errors counts requests that failed by what failed
+	// them: see Failure.
+	Statuses map[int]int64    `json:"statuses"`
+	Errors   map[string]int64 `json:"errors"`
+	// Opened connections; Reconnects of them because a kept one turned out to have ended,
+	// before a byte of the response to an idempotent request, which went again.
+	Opened     int64 `json:"opened"`
+	Reconnects int64 `json:"reconnects"`
+	// TLS handshakes, and those of them that resumed a session.
+	Handshakes int64 `json:"handshakes"`
+	Resumed    int64 `json:"resumed"`
+	// Seconds of sending. Responses that came later count all the same.
+	Seconds float64 `json:"seconds"`
+	// Bytes of requests and responses, without TLS.
+	BytesIn  int64 `json:"bytes_in"`
+	BytesOut int64 `json:"bytes_out"`
+	// Latency of OK responses: from the due time in the open loop, from the sending in the
+	// closed loop.
+	Latency latency.Summary `json:"latency"`
+	// Service is the same from the sending in both.
+	Service latency.Summary `json:"service"`
+	// SendLag is how late requests of the open loop were sent although a connection was
+	// free: it is the tool's own, and part of Latency.
+	SendLag latency.Summary `json:"send_lag"`
+	// ByName tells the kinds of a mix apart.
+	ByName    map[string]Kind `json:"by_name"`
+	PerSecond []Second        `json:"per_second"`
+	Curve     []latency.Point `json:"curve"`
+	// HDR is the whole record of Latency: see latency.Histogram.Encoded.
+	HDR string `json:"hdr"`
+	// CPUSeconds is the processor time of this process during the sending.
+	CPUSeconds float64 `json:"cpu_seconds"`
+	// Busy is the share of its time that the busiest event loop worked.
+	Busy float64 `json:"busy"`
+	// Bottleneck says why the tool itself, and not the target, may have set the result; ""
+	// if it did not.
+	Bottleneck string `json:"bottleneck,omitempty"`
+	FirstError string `json:"first_error,omitempty"`
+}
+
+// Kind is the result of one kind of request.
+type Kind struct {
+	Count   int64           `json:"count"`
+	OK      int64           `json:"ok"`
+	Latency latency.Summary `json:"latency"`
+}
+
+// Failed counts the requests that failed.
+func (r *Result) Failed() (n int64) {
+	for _, count := range r.Errors {
+		n += count
+	}
+	return n
+}
+
+// Rate is the OK responses a second.
+func (r *Result) Rate() float64 {
+	if r.Seconds == 0 {
+		return 0
+	}
+	return float64(r.OK) / r.Seconds
+}
+
+// result adds up the loops' records.
+func (r *run) result(s spent) (*Result, error) {
+	if r.Plan != nil && r.clock() > r.Duration {
+		s.wall = min(s.wall, r.Duration-r.Warmup)
+	}
+	out := &Result{
+		Statuses: make(map[int]int64), Errors: make(map[string]int64), ByName: make(map[string]Kind),
+		Seconds: s.wall.Seconds(), CPUSeconds: s.cpu.Seconds(), PerSecond: r.timeline.all(),
+	}
+	if s.wall > 0 {
+		out.Busy = s.busy.Seconds() / s.wall.Seconds()
+	}
+	var all, service, lag latency.Histogram
+	for _, w := range r.workers {
+		out.add(&w.record)
+		service.Merge(&w.record.service)
+		lag.Merge(&w.record.lag)
+	}
+	for i, name := range r.kinds.list() {
+		out.ByName[name] = r.kind(i, &all)
+	}
+	out.Latency, out.Service, out.SendLag, out.Curve = all.Summary(), service.Summary(), lag.Summary(), all.Curve()
+	if !r.open {
+		out.Service = out.Latency
+	}
+	out.Bottleneck = out.bottleneck(r.open)
+	var err error
+	out.HDR, err = all.Encoded()
+	return out, err
+}
+
+// kind adds up kind i, and adds its latency to all.
+func (r *run) kind(i int, all *latency.Histogram) (k Kind) {
+	var times latency.Histogram
+	for _, w := range r.workers {
+		if i < len(w.record.kinds) {
+			one := w.record.kinds[i]
+			k.Count += one.count
+			k.OK += one.ok
+			times.Merge(&one.latency)
+		}
+	}
+	all.Merge(&times)
+	k.Latency = times.Summary()
+	return k
+}
+
+// add adds the counts of one loop.
+func (r *Result) add(w *record) {
+	r.Due += w.due
+	r.Sent += w.sent
+	r.OK += w.ok
+	r.Opened += w.opened
+	r.Reconnects += w.reconnects
+	r.Handshakes += w.handshakes
+	r.Resumed += w.resumed
+	r.BytesIn += w.bytesIn
+	r.BytesOut += w.bytesOut
+	for status, n := range w.statuses {
+		if n > 0 {
+			r.Statuses[status] += n
+		}
+	}
+	for f, n := range w.failures {
+		if n > 0 {
+			r.Errors[Failure(f).String()] += n
+		}
+	}
+	if r.FirstError == "" {
+		r.FirstError = w.firstError
+	}
+}
+
+const (
+	// mostLag is the 99th percentile of SendLag beyond which latencies are the tool's.
+	mostLag = 5 * time.Millisecond
+	// mostBusy is the share of its time that a loop may work before it is what limits the
+	// throughput.
+	mostBusy = 0.97
+)
+
+// bottleneck judges the tool itself.
+func (r *Result) bottleneck(open bool) string {
+	behind := r.Due-r.Sent > r.Due/100
+	switch late := time.Duration(r.SendLag.P99 * 1e3); {
+	case open && late > mostLag:
+		return fmt.Sprintf("1 %% of the requests were sent more than %v late although connections were free (want at most %v)", late.Round(time.Microsecond), mostLag)
+	case r.Busy > mostBusy && (!open || behind):
+		return fmt.Sprintf("an event loop was busy %.0f %% of the time (want at most %.0f %%): more -loops, or another machine", r.Busy*100, mostBusy*100)
+	}
+	return ""
+}
+
+// WriteTo writes the result for people.
+func (r *Result) WriteTo(w io.Writer) (int64, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "requests    %d due, %d sent, %d ok, %d failed in %.1f s\n", r.Due, r.Sent, r.OK, r.Failed(), r.Seconds)
+	fmt.Fprintf(&b, "throughput  %.0f ok/s, %.1f MB/s in, %.1f MB/s out\n", r.Rate(), r.perSecond(r.BytesIn)/1e6, r.perSecond(r.BytesOut)/1e6)
+	fmt.Fprintf(&b, "statuses    %s\n", counts(r.Statuses))
+	if len(r.Errors) > 0 {
+		fmt.Fprintf(&b, "errors      %s\n            first: %s\n", counts(r.Errors), r.FirstError)
+	}
+	fmt.Fprintf(&b, "connections %d opened, %d of them for requests that went again", r.Opened, r.Reconnects)
+	if r.Handshakes > 0 {
+		fmt.Fprintf(&b, "; %d TLS handshakes, %d resumed", r.Handshakes, r.Resumed)
+	}
+	fmt.Fprintf(&b, "\n\n%-24s %10s %9s %9s %9s %9s %9s %9s %9s\n", "ms", "count", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max")
+	row(&b, "latency", r.Latency)
+	if r.SendLag.Count > 0 {
+		row(&b, "from the sending", r.Service)
+		row(&b, "sent late by the tool", r.SendLag)
+	}
+	if len(r.ByName) > 1 {
+		for _, name := range slices.Sorted(maps.Keys(r.ByName)) {
+			row(&b, name, r.ByName[name].Latency)
+		}
+	}
+	fmt.Fprintf(&b, "\nthe tool    %.1f us of CPU a request, its busiest loop %.0f %% busy\n", r.CPUMicros(), r.Busy*100)
+	if r.Bottleneck != "" {
+		fmt.Fprintf(&b, "\nWARNING: the tool was the bottleneck: %s\n", r.Bottleneck)
+	}
+	n, err := io.WriteString(w, b.String())
+	return int64(n), err
+}
+
+// CPUMicros is the tool's own processor time for each request it sent, in microseconds.
+func (r *Result) CPUMicros() float64 { return r.CPUSeconds * 1e6 / float64(max(r.Sent, 1)) }
+
+func (r *Result) perSecond(n int64) float64 {
+	if r.Seconds == 0 {
+		return 0
+	}
+	return float64(n) / r.Seconds
+}
+
+// row writes a line of the table of latencies.
+func row(b *strings.Builder, name string, s latency.Summary) {
+	fmt.Fprintf(b, "%-24s %10d", name, s.Count)
+	for _, us := range [...]float64{s.Mean, s.P50, s.P90, s.P99, s.P999, s.P9999, s.Max} {
+		fmt.Fprintf(b, " %9.3f", us/1e3)
+	}
+	b.WriteByte('\n')
+}
+
+// counts writes "key: count" in the order of the keys.
+func counts[K int | string](m map[K]int64) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%v: %d", k, m[k]))
+	}
+	if parts == nil {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
