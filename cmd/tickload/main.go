@@ -33,7 +33,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"steady", "keep requests going while a gateway reloads or drains; tell failures from orderly closes", runSteady},
-		{"http", "send requests at a fixed rate; latency counts from the time a request was due", runHTTP},
+		{"http", "send requests at a rate or as fast as they are answered; latency, errors, throughput", runHTTP},
 		{"hold", "open many keep-alive connections and keep them idle", runHold},
 		{"ws", "open WebSocket tunnels, send messages and check what comes back", runWS},
 		{"churn", "let clients of every kind come, misbehave and go", runChurn},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -52,8 +53,20 @@ func TestRun(t *testing.T) {
 	f("churn -clients 10 -longest 1ms -duration 1500ms -quiet -json -ws-url ws://"+echo.Addr(), exitOK, `"tunnel_drop"`)
 	f("http", exitUsage, "-url is required")
 	f("http -conns 0 -url http://a", exitFailed, "0 connections")
-	f("http -rate 100 -duration 50ms -url http://"+backend.Addr(), exitOK, "5 ok, 0 failed")
-	f("http -duration 50ms -json -url http://"+failing.Addr(), exitOK, `"503": `)
+	f("http -strict=false -rate 100 -duration 50ms -url http://"+backend.Addr(), exitOK, "5 ok, 0 failed")
+	f("http -strict=false -rate 20 -duration 50ms -json -url http://"+failing.Addr(), exitOK, `"503": 1`)
+	f("http -h", exitOK, "examples:")
+	f("http -rate 5 -ramp 1-2 -url http://a", exitUsage, "excludes -ramp")
+	f("http -ramp 1 -url http://a", exitUsage, `-ramp is "1"`)
+	f("http -rate 5 -duration 0 -url http://a", exitUsage, "need a -duration")
+	f("http -body-size 1GiB -url http://a", exitUsage, `-body-size is "1GiB"`)
+	f("http -header a -url http://a", exitUsage, "Name: value")
+	f("http -scenario nothing.yaml", exitUsage, "nothing.yaml")
+	f("http -scenario testdata/mix.yaml -path /x", exitUsage, "does not go with -scenario")
+	f("http -scenario testdata/mix.yaml", exitUsage, "-url is required")
+	f("http -strict=false -scenario testdata/mix.yaml -url http://"+backend.Addr(), exitOK, "20 ok, 0 failed")
+	f("http -strict=false -ramp 0-800 -duration 50ms -method PUT -body-size 1KiB -url http://"+backend.Addr(), exitOK, "20 ok, 0 failed")
+	f("http -strict=false -conns 1 -duration 50ms -hdr "+filepath.Join(t.TempDir(), "a.hdr")+" -url http://"+backend.Addr(), exitOK, "ok/s")
 	f("steady", exitUsage, "-url is required")
 	f("steady -url ftp://a", exitFailed, "no http:// or https:// URL")
 	f("steady -conns 2 -duration 20ms -url http://"+backend.Addr(), exitOK, `"unanswered": 0`)
