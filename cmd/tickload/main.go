@@ -36,6 +36,7 @@ func commands() []command {
 		{"http", "send requests at a rate or as fast as they are answered; latency, errors, throughput", runHTTP},
 		{"hold", "open many keep-alive connections and keep them idle", runHold},
 		{"ws", "open WebSocket tunnels, send messages and check what comes back", runWS},
+		{"tls", "perform TLS handshakes, full and resumed, and say what was agreed on and how long it took", runTLS},
 		{"churn", "let clients of every kind come, misbehave and go", runChurn},
 		{"baseline", "run the net/http ReverseProxy gateway that tickgate is compared with", runBaseline},
 		{"backend", "run a cheap HTTP backend for benchmarks", runBackend},

@@ -3,11 +3,14 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"tickgate/internal/testcert"
 	"tickgate/internal/testkit"
 )
 
@@ -15,6 +18,8 @@ func TestRun(t *testing.T) {
 	backend := testkit.NewRecorder(t, nil)
 	echo := testkit.NewEchoWS(t)
 	failing := testkit.NewScript(t, testkit.Respond("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")...)
+	secure := tlsServer(t)
+	hdr := filepath.Join(t.TempDir(), "hdr")
 	// f compares the exit code and looks for a text in both outputs together.
 	f := func(args string, wantCode int, want string) {
 		t.Helper()
@@ -51,6 +56,18 @@ func TestRun(t *testing.T) {
 	f("churn", exitUsage, "-url or -ws-url is required")
 	f("churn -url http://a -clients 0", exitFailed, "0 clients")
 	f("churn -clients 10 -longest 1ms -duration 1500ms -quiet -json -ws-url ws://"+echo.Addr(), exitOK, `"tunnel_drop"`)
+	f("tls", exitUsage, "-url or -addr is required")
+	f("tls -h", exitOK, "examples:")
+	f("tls -addr a:1 -groups x448", exitUsage, `group "x448"`)
+	f("tls -addr a:1 -versions 1.4", exitUsage, `versions "1.4"`)
+	f("tls -addr a:1 -ca /nonexistent", exitFailed, "no such file")
+	f("tls -addr a:1 -conns 0", exitFailed, "0 connections")
+	f("tls -quiet -duration 50ms -addr "+failing.Addr(), exitFailed, "connections failed")
+	f("tls -strict=false -duration 50ms -json -addr "+failing.Addr(), exitOK, `"closed_early": `)
+	f("tls -strict=false -conns 1 -duration 1s -insecure -resume 100 -hdr "+hdr+" -url https://"+secure, exitOK, "resumed      TLS 1.3")
+	if text, err := os.ReadFile(hdr); err != nil || !strings.HasPrefix(string(text), "HIST") {
+		t.Errorf("%q, %v", text, err)
+	}
 	f("http", exitUsage, "-url is required")
 	f("http -conns 0 -url http://a", exitFailed, "0 connections")
 	f("http -strict=false -rate 100 -duration 50ms -url http://"+backend.Addr(), exitOK, "5 ok, 0 failed")
@@ -71,6 +88,26 @@ func TestRun(t *testing.T) {
 	f("steady -url ftp://a", exitFailed, "no http:// or https:// URL")
 	f("steady -conns 2 -duration 20ms -url http://"+backend.Addr(), exitOK, `"unanswered": 0`)
 	f("steady -conns 1 -duration 20ms -url http://"+failing.Addr(), exitFailed, "requests failed: status 503")
+}
+
+// tlsServer performs handshakes until the test ends.
+func tlsServer(t *testing.T) string {
+	t.Helper()
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", testcert.New(t).ServerTLS(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(io.Discard, conn); _ = conn.Close() }()
+		}
+	}()
+	return ln.Addr().String()
 }
 
 func TestServersUntilSignal(t *testing.T) {
