@@ -63,10 +63,14 @@ type Row struct {
 	Unit string `json:"unit"`
 	// Higher says that more is better; else less is.
 	Higher bool `json:"higher,omitempty"`
-	// Verdict is false for a figure that is shown and not judged, as those that follow from others.
+	// Judged is false for a figure that is shown and not judged, as those that follow from others.
 	Judged bool `json:"judged"`
+	// Key puts the figure among those on top of the page. Where no row of a section says so,
+	// the first judged one is there.
+	Key bool `json:"key,omitempty"`
 	// Rounds holds the figure by peer ID; index i of each is from the same round, in which the peers
-	// were measured one after the other. A peer that was not measured has none.
+	// were measured one after the other. NaN, null in JSON, is a round without a figure; a peer that
+	// was not measured has none.
 	Rounds map[string][]float64 `json:"rounds"`
 }
 
