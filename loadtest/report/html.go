@@ -183,7 +183,7 @@ func (r *Report) chip(row *Row, peer string) chipView {
 	v := chipView{Class: "same", Symbol: "≈", Factor: factor(c.Ratio.Median) + "×", Tip: c.Text(r.name(peer))}
 	switch {
 	case c.Ratio.equal():
-		v.Factor = "equal"
+		v.Symbol, v.Factor = "=", "equal"
 	case c.Ratio.Rounds > 1:
 		v.Range = factor(c.Ratio.Low) + "–" + factor(c.Ratio.High)
 	}

@@ -1,5 +1,8 @@
 // Package report holds what a comparison found and writes it: as a table on the terminal, as
 // JSON, as Markdown, and as one HTML page with plots that needs nothing from outside.
+//
+// Verdicts come from rounds in which the peers took turns: see RatioOf and Row.Compare. JSON keeps
+// the rounds themselves, so that a saved report can be written in any form again.
 package report
 
 import (
