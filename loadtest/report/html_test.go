@@ -278,7 +278,7 @@ func TestLineIsBrokenAtGaps(t *testing.T) {
 }
 
 func TestLongLinesAreThinned(t *testing.T) {
-	for n := range 2000 {
+	for n := range 300 {
 		points := thinned(make([]pointView, n), n%5)
 		markers := 0
 		for _, p := range points {
