@@ -125,6 +125,26 @@ func (r *run) number() int { return int(r.conns.Add(1)) - 1 }
 // target.ErrURL or ErrSources, pace.ErrPlan, or one of this machine; what the target does
 // is in the result.
 func Run(ctx context.Context, o Options) (*Result, error) {
+	r, err := newRun(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if r.target.Secure {
+		r.crew = newCrew(context.WithoutCancel(ctx), r.target, r.Conns, r.ResumePercent)
+	}
+	spent, err := r.play(ctx)
+	if r.crew != nil {
+		r.crew.close()
+	}
+	r.group.Close()
+	if err != nil {
+		return nil, err
+	}
+	return r.result(spent)
+}
+
+// newRun makes everything ready.
+func newRun(ctx context.Context, o Options) (*run, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -139,21 +159,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
-	if err := r.openLoops(); err != nil {
-		return nil, err
-	}
-	if t.Secure {
-		r.crew = newCrew(context.WithoutCancel(ctx), t, o.Conns, o.ResumePercent)
-	}
-	spent, err := r.play(ctx)
-	if r.crew != nil {
-		r.crew.close()
-	}
-	r.group.Close()
-	if err != nil {
-		return nil, err
-	}
-	return r.result(spent)
+	return r, r.openLoops()
 }
 
 // prepare makes the messages and the schedule.
@@ -218,29 +224,43 @@ func (r *run) play(ctx context.Context) (s spent, err error) {
 	m := newMeter(r)
 	defer m.stop()
 	idle := r.allDone()
+	over := make(<-chan time.Time) // never, without a duration
 	if r.Duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, r.start.Add(r.Duration))
-		defer cancel()
+		timer := time.NewTimer(r.Duration)
+		defer timer.Stop()
+		over = timer.C
 	}
-	select {
-	case <-ctx.Done():
-	case <-idle: // a plan, or a replay, is over
-	case err := <-r.failed:
-		return s, err
+	for counted := false; ; {
+		select {
+		case <-idle: // the plan or the replay is over, or the last response is in
+			if !counted {
+				s = m.read()
+			}
+			return s, nil
+		case err := <-r.failed:
+			return s, err
+		case <-ctx.Done():
+			if !counted {
+				s = m.read()
+			}
+			r.stop()
+			counted, ctx = true, context.Background()
+		case <-over:
+			s, counted = m.read(), true
+			if !r.open { // what is left of a schedule was due before, and is still sent
+				r.stop()
+			}
+		}
 	}
-	s = m.read()
-	if r.schedule != nil && ctx.Err() != nil {
+}
+
+// stop ends the sending.
+func (r *run) stop() {
+	if r.schedule != nil {
 		r.schedule.end()
 	}
 	for _, w := range r.workers {
 		w.reactor.Post(w.stop)
-	}
-	select {
-	case <-idle:
-		return s, nil
-	case err := <-r.failed:
-		return s, err
 	}
 }
 

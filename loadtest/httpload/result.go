@@ -83,8 +83,8 @@ func (r *Result) Rate() float64 {
 
 // result adds up the loops' records.
 func (r *run) result(s spent) (*Result, error) {
-	if r.Plan != nil && r.clock() > r.Duration {
-		s.wall = min(s.wall, r.Duration-r.Warmup)
+	if end := r.end() - r.Warmup; end > 0 {
+		s.wall = min(s.wall, end) // it was read a little later, or much if the last response was late
 	}
 	out := &Result{
 		Statuses: make(map[int]int64), Errors: make(map[string]int64), ByName: make(map[string]Kind),
@@ -110,6 +110,14 @@ func (r *run) result(s spent) (*Result, error) {
 	var err error
 	out.HDR, err = all.Encoded()
 	return out, err
+}
+
+// end is when the sending was over at the latest, if that is known.
+func (r *run) end() time.Duration {
+	if r.Replay != nil {
+		return r.schedule.lastDue()
+	}
+	return r.Duration
 }
 
 // kind adds up kind i, and adds its latency to all.
