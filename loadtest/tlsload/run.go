@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -138,7 +139,11 @@ func (r *run) open(ctx, begin context.Context) {
 	for _, w := range r.workers {
 		wg.Go(func() { r.serve(ctx, begin, w, queue) })
 	}
-	pace.New(r.began, r.Rate).Each(begin, -1, func(_ int, at time.Time) {
+	n := -1
+	if r.Duration > 0 {
+		n = int(math.Ceil(r.Rate * r.Duration.Seconds()))
+	}
+	pace.New(r.began, r.Rate).Each(ctx, n, func(_ int, at time.Time) {
 		d := due{at: at, prompt: r.free.Load() > int64(len(queue))}
 		select {
 		case queue <- d:
