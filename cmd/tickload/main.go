@@ -41,7 +41,7 @@ func commands() []command {
 		{"report", "write a saved report as a table, as Markdown or as a page", runReport},
 		{"baseline", "run the net/http ReverseProxy gateway that tickgate is compared with", runBaseline},
 		{"backend", "run a cheap HTTP backend for benchmarks", runBackend},
-		{"ws-backend", "run a cheap WebSocket backend that echoes or pushes", runWSBackend},
+		{"ws-backend", "run a cheap WebSocket backend that echoes, pushes or fans out", runWSBackend},
 		{"version", "print the version", runVersion},
 	}
 }

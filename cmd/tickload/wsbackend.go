@@ -18,10 +18,14 @@ func runWSBackend(ctx context.Context, args []string, out, errOut io.Writer) err
 	ticks := fs.Float64("messages", 1000, "messages pushed a second, over all connections together (-mode ticks)")
 	fs.IntVar(&o.Size, "size", 200, "bytes in a pushed message")
 	fs.BoolVar(&o.Text, "text", false, "push text messages instead of binary ones")
+	fs.BoolVar(&o.FanOut, "fan-out", false, "send each message to all other connections instead of echoing it (tickload ws -mode fan-out)")
 	if err := parse(fs, args); err != nil {
 		return err
 	}
 	switch {
+	case o.FanOut && *mode != "echo":
+		fmt.Fprintf(errOut, "-fan-out and -mode %s exclude each other\n", *mode)
+		return errUsage
 	case *mode == "ticks" && *ticks > 0:
 		o.Ticks = *ticks
 	case *mode != "echo":

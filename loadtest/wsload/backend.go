@@ -1,6 +1,7 @@
 package wsload
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,6 +38,11 @@ type BackendOptions struct {
 	Size int
 	// Text pushes text messages instead of binary ones.
 	Text bool
+	// FanOut sends each message of this tool that comes in to all connections but its own,
+	// instead of echoing it. Each copy is numbered anew by connection, and says in the place of the
+	// tunnel's number how many the connection has been left out of: those that were due while
+	// it took no bytes. Other messages go nowhere.
+	FanOut bool
 }
 
 // Counts is what a backend has seen and done.
@@ -60,6 +66,8 @@ type Backend struct {
 	clock clock
 
 	accepted, upgraded, received, sent, skipped, broken atomic.Int64
+
+	finishing sync.WaitGroup // writes of what the kernel did not take at once
 
 	mu    sync.Mutex
 	conns map[*served]struct{} // guarded by mu
@@ -93,6 +101,7 @@ func (b *Backend) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	var wg sync.WaitGroup
+	defer b.finishing.Wait()
 	defer wg.Wait()
 	defer b.closeAll()
 	if b.opts.Ticks > 0 {
@@ -200,9 +209,10 @@ type served struct {
 	// writing is held while a frame is written: a tick may take two writes, which
 	// answers must not come between.
 	writing sync.Mutex
+	next    uint64        // guarded by writing
+	left    atomic.Uint32 // messages skipped
 
-	// Owned by Backend.push.
-	next uint64
+	others []*served // owned by serve; whom its messages go to
 }
 
 // scratch is where bytes are read to, and answers made, between two waits.
@@ -317,7 +327,11 @@ func (c *served) reply(h ws.Header, payload, out []byte) (replies []byte, done b
 		return appendFrame(out, ws.OpClose, payload[:min(len(payload), 2)]), true
 	}
 	c.b.received.Add(1)
-	if c.b.opts.Ticks > 0 {
+	switch {
+	case c.b.opts.Ticks > 0:
+		return out, false
+	case c.b.opts.FanOut:
+		c.fanOut(h.OpCode, payload)
 		return out, false
 	}
 	c.b.sent.Add(1)
@@ -369,35 +383,89 @@ func appendFrame(b []byte, op ws.OpCode, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// tick pushes one message, if the connection takes it at once.
-func (c *served) tick(op ws.OpCode, due time.Time) {
-	out := scratch.Get().(*[]byte)
-	defer scratch.Put(out)
-	b := appendHeader((*out)[:0], ws.Header{Fin: true, OpCode: op, Length: int64(c.b.opts.Size)})
-	b = message{number: c.next, due: c.b.clock.at(due)}.appendTo(b, c.b.opts.Size)
-	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+// fanOut sends a message to all others.
+func (c *served) fanOut(op ws.OpCode, payload []byte) {
+	m, err := parse(payload)
 	if err != nil {
 		return
 	}
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	var n int
-	err = raw.Write(func(fd uintptr) bool {
-		n, err = syscall.Write(int(fd), b)
-		return true
-	})
-	switch {
-	case err != nil || n <= 0:
-		c.b.skipped.Add(1)
-		return
-	case n < len(b): // the rest must follow, or the stream is broken
-		_ = c.SetWriteDeadline(time.Now().Add(stalledAfter))
-		if _, err := c.Write(b[n:]); err != nil {
-			_ = c.Close()
-			return
+	c.b.mu.Lock()
+	c.others = append(c.others[:0], c.b.order...)
+	c.b.mu.Unlock()
+	for _, other := range c.others {
+		if other != c {
+			other.deliver(op, m.due, len(payload))
 		}
-		_ = c.SetWriteDeadline(time.Time{})
+	}
+	clear(c.others) // lets those go that end
+}
+
+// tick pushes one message, if the connection takes it at once.
+func (c *served) tick(op ws.OpCode, due time.Time) {
+	c.deliver(op, c.b.clock.at(due), c.b.opts.Size)
+}
+
+// deliver sends one message if the connection takes it at once, or at least a part: the
+// rest follows on a goroutine, and what is due until then is skipped.
+func (c *served) deliver(op ws.OpCode, due int64, size int) {
+	if !c.writing.TryLock() {
+		c.skip()
+		return
+	}
+	out := scratch.Get().(*[]byte)
+	defer scratch.Put(out)
+	b := appendHeader((*out)[:0], ws.Header{Fin: true, OpCode: op, Length: int64(size)})
+	b = message{tunnel: c.tunnelField(), number: c.next, due: due}.appendTo(b, size)
+	n, err := c.writeSome(b)
+	if err != nil || n <= 0 {
+		c.writing.Unlock()
+		c.skip()
+		return
 	}
 	c.next++
 	c.b.sent.Add(1)
+	if n == len(b) {
+		c.writing.Unlock()
+		return
+	}
+	rest := bytes.Clone(b[n:])
+	c.b.finishing.Go(func() { c.finish(rest) })
+}
+
+// tunnelField is what a message says in the place of the tunnel's number.
+func (c *served) tunnelField() uint32 {
+	if c.b.opts.FanOut {
+		return c.left.Load()
+	}
+	return 0
+}
+
+func (c *served) skip() {
+	c.left.Add(1)
+	c.b.skipped.Add(1)
+}
+
+// writeSome writes what the kernel takes at once.
+func (c *served) writeSome(b []byte) (n int, err error) {
+	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		n, failed = syscall.Write(int(fd), b)
+		return true
+	})
+	return n, errors.Join(err, failed)
+}
+
+// finish writes the rest of a message, or the stream is broken. It has writing.
+func (c *served) finish(rest []byte) {
+	defer c.writing.Unlock()
+	_ = c.SetWriteDeadline(time.Now().Add(stalledAfter))
+	if _, err := c.Write(rest); err != nil {
+		_ = c.Close()
+		return
+	}
+	_ = c.SetWriteDeadline(time.Time{})
 }

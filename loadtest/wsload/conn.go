@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,8 @@ func (e *RefusedError) Error() string { return "upgrade refused with status " + 
 type Conn struct {
 	// Net is the connection beneath, as target.Target.Dial returned it.
 	Net net.Conn
+	// Protocol is the subprotocol that the server chose, or "".
+	Protocol string
 
 	r       *bufio.Reader
 	head    [ws.MaxHeaderSize]byte
@@ -53,13 +56,52 @@ type Conn struct {
 // readBuffer is the size of a tunnel's read buffer.
 const readBuffer = 2048
 
+// Dialer opens connections. It does not change.
+type Dialer struct {
+	Target *target.Target
+	// Header is sent with each upgrade request, Protocols are the subprotocols offered, in order.
+	Header    http.Header
+	Protocols []string
+
+	// Both nil: every TLS handshake is a full one, as with the zero value.
+	full, resuming *tls.Config
+	resumePercent  int
+}
+
+// NewDialer returns a dialer of which so many per cent of the connections try to resume a
+// TLS session of an earlier one, evenly spread.
+func NewDialer(t *target.Target, resumePercent int) *Dialer {
+	d := &Dialer{Target: t, resumePercent: resumePercent}
+	if t.Secure && resumePercent > 0 {
+		sessions := tls.NewLRUClientSessionCache(0)
+		d.full, d.resuming = t.TLS(), t.TLS()
+		d.full.ClientSessionCache, d.resuming.ClientSessionCache = keepOnly{sessions}, sessions
+	}
+	return d
+}
+
+// keepOnly keeps sessions for others and offers none: handshakes with it are full ones.
+type keepOnly struct{ tls.ClientSessionCache }
+
+// Get implements tls.ClientSessionCache.
+func (keepOnly) Get(string) (*tls.ClientSessionState, bool) { return nil, false }
+
 // Open connects with number i of the target's sources and upgrades.
 func Open(ctx context.Context, t *target.Target, i int) (*Conn, error) {
-	conn, err := t.Dial(ctx, i)
+	return (&Dialer{Target: t}).Open(ctx, i)
+}
+
+// Open connects with number i of the target's sources and upgrades. The end of ctx cuts it off.
+func (d *Dialer) Open(ctx context.Context, i int) (*Conn, error) {
+	conn, err := d.dial(ctx, i)
 	if err != nil {
 		return nil, err
 	}
-	c, err := Upgrade(conn, t)
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	c, err := d.Upgrade(conn)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -67,12 +109,40 @@ func Open(ctx context.Context, t *target.Target, i int) (*Conn, error) {
 	return c, nil
 }
 
+func (d *Dialer) dial(ctx context.Context, i int) (net.Conn, error) {
+	if d.full == nil {
+		return d.Target.Dial(ctx, i)
+	}
+	conn, err := d.Target.DialTCP(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	cfg := d.full
+	if (i+1)*d.resumePercent/100 > i*d.resumePercent/100 {
+		cfg = d.resuming
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.Target.Timeout())
+	defer cancel()
+	secure := tls.Client(conn, cfg)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return secure, nil
+}
+
 // Upgrade performs the opening handshake (RFC 6455 section 4.1) on a connection. A
 // refusal is a *RefusedError.
 func Upgrade(conn net.Conn, t *target.Target) (*Conn, error) {
+	return (&Dialer{Target: t}).Upgrade(conn)
+}
+
+// Upgrade performs the opening handshake (RFC 6455 section 4.1) on a connection. A
+// refusal is a *RefusedError.
+func (d *Dialer) Upgrade(conn net.Conn) (*Conn, error) {
 	var refused *RefusedError
-	d := ws.Dialer{
-		ReadBufferSize: readBuffer, WriteBufferSize: 1024,
+	dialer := ws.Dialer{
+		ReadBufferSize: readBuffer, WriteBufferSize: 1024, Protocols: d.Protocols,
 		OnStatusError: func(status int, _ []byte, resp io.Reader) {
 			refused = &RefusedError{Status: status}
 			if r, err := http.ReadResponse(bufio.NewReader(resp), nil); err == nil {
@@ -81,8 +151,11 @@ func Upgrade(conn net.Conn, t *target.Target) (*Conn, error) {
 			}
 		},
 	}
+	if len(d.Header) > 0 {
+		dialer.Header = ws.HandshakeHeaderHTTP(d.Header)
+	}
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
-	early, _, err := d.Upgrade(conn, t.URL)
+	early, handshake, err := dialer.Upgrade(conn, d.Target.URL)
 	switch {
 	case refused != nil:
 		return nil, refused
@@ -90,7 +163,7 @@ func Upgrade(conn net.Conn, t *target.Target) (*Conn, error) {
 		return nil, fmt.Errorf("upgrade: %w", err)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	c := &Conn{Net: conn, r: bufio.NewReaderSize(conn, readBuffer)}
+	c := &Conn{Net: conn, Protocol: handshake.Protocol, r: bufio.NewReaderSize(conn, readBuffer)}
 	if early != nil {
 		sent, _ := early.Peek(early.Buffered())
 		c.r.Reset(io.MultiReader(bytes.NewReader(bytes.Clone(sent)), conn))

@@ -23,7 +23,14 @@ type Result struct {
 	Failed     int64            `json:"failed"`
 	Refused    map[int]int64    `json:"refused,omitempty"`
 	RetryAfter map[string]int64 `json:"retry_after,omitempty"`
-	OpenTime   latency.Summary  `json:"open_time"`
+	// OpenTime is what opening took, connect, TLS and upgrade: from the time that it was due
+	// if there is a rate.
+	OpenTime latency.Summary `json:"open_time"`
+	// Handshakes of TLS, and those of them that resumed a session. Protocols counts the tunnels
+	// by the subprotocol that the server chose, "" for none. Both count those that came back.
+	Handshakes int64            `json:"handshakes,omitempty"`
+	Resumed    int64            `json:"resumed,omitempty"`
+	Protocols  map[string]int64 `json:"protocols,omitempty"`
 	// Sent and Received messages, and Seconds of traffic, waiting for the last echoes
 	// included. MessageTime counts from the time a message was due to its arrival.
 	Sent        int64           `json:"sent"`
@@ -38,6 +45,9 @@ type Result struct {
 	Unanswered int64 `json:"unanswered"`
 	CutOff     int64 `json:"cut_off"`
 	SendFailed int64 `json:"send_failed"`
+	// Skipped deliveries of a fan-out are those that the backend left out, since a
+	// subscriber's connection took no bytes. They take no number, so they make no gap.
+	Skipped int64 `json:"skipped"`
 	// Pings that were received and answered.
 	Pings int64 `json:"pings"`
 	// Ended counts the tunnels that the server ended, by close code, or "eof",
@@ -47,13 +57,24 @@ type Result struct {
 	Ended          map[string]int64 `json:"ended,omitempty"`
 	EndedPerSecond []int            `json:"ended_per_second,omitempty"`
 	BusiestSecond  float64          `json:"busiest_second,omitempty"`
+	// Reconnects says how tunnels came back; nil without Options.Reconnect.
+	Reconnects *Reconnects `json:"reconnects,omitempty"`
+	// PerSecond is the traffic by the second. Curve and HDR are all of MessageTime, for a
+	// plot and as latency.Histogram.Encoded.
+	PerSecond []Second        `json:"per_second"`
+	Curve     []latency.Point `json:"curve"`
+	HDR       string          `json:"hdr,omitempty"`
 	// SendLag is how late messages were sent. A long lag says that the tool was the
 	// bottleneck: TooSlow. CPUSeconds is what this process took, TrafficCPUSeconds the
-	// part of it during the traffic.
+	// part of it during the traffic, and CPUMicros that by message, sent or received.
 	SendLag           latency.Summary `json:"send_lag"`
 	TooSlow           bool            `json:"too_slow"`
 	CPUSeconds        float64         `json:"cpu_seconds"`
 	TrafficCPUSeconds float64         `json:"traffic_cpu_seconds"`
+	CPUMicros         float64         `json:"cpu_us_per_message"`
+	// Bottleneck says why the tool itself, and not the target, may have set the result; ""
+	// if it did not.
+	Bottleneck string `json:"bottleneck,omitempty"`
 	// FirstError is the text of the first failure to open.
 	FirstError string `json:"first_error,omitempty"`
 }
@@ -67,8 +88,12 @@ func (r *Result) Lost() (n int64) {
 }
 
 // Flawless says that every tunnel opened and stayed open, and every message came
-// back once, in order and as it was sent.
+// back once, in order and as it was sent. Tunnels that reconnect may have ended if they are
+// back, and what was under way then may be lost.
 func (r *Result) Flawless() bool {
+	if r.Reconnects != nil {
+		return r.Failed == 0 && r.Reconnects.StillAway == 0 && r.order == order{} && r.Corrupt == 0 && r.Unanswered == 0
+	}
 	return r.Failed == 0 && r.Lost() == 0 && r.order == order{} && r.Corrupt == 0 && r.Unanswered == 0 && r.CutOff == 0 && r.SendFailed == 0
 }
 
@@ -77,13 +102,34 @@ func (r *run) result(cpu time.Duration) *Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	perSecond, busiest := spread(r.ends)
-	return &Result{
+	all := r.messageTime.sum()
+	hdr, _ := all.Encoded() // cannot fail for a record of its own
+	result := &Result{
 		Opened: r.opened.Load(), Failed: r.failed, Refused: r.refusals, RetryAfter: r.retryAfter, OpenTime: r.openTime.Summary(),
-		Sent: r.sent.Load(), Received: r.received.Load(), Seconds: r.trafficFor.Seconds(), MessageTime: r.messageTime.Summary(),
-		order: r.order, Corrupt: r.corrupt.Load(), Unanswered: r.unanswered, CutOff: r.cutOff, SendFailed: r.sendFailed.Load(),
+		Sent: r.sent.Load(), Received: r.received.Load(), Seconds: r.trafficFor.Seconds(), MessageTime: all.Summary(), Curve: all.Curve(), HDR: hdr, PerSecond: r.seconds,
+		order: r.order, Corrupt: r.corrupt.Load(), Unanswered: r.unanswered, CutOff: r.cutOff, SendFailed: r.sendFailed.Load(), Skipped: r.skipped,
+		Handshakes: r.handshakes, Resumed: r.resumed, Protocols: r.protocols,
 		Pings: r.pings.Load(), Ended: r.closes, EndedPerSecond: perSecond, BusiestSecond: busiest,
-		SendLag: r.lag.Summary(), CPUSeconds: cpu.Seconds(), TrafficCPUSeconds: r.trafficCPU.Seconds(), TooSlow: r.lag.Quantile(0.99) > lagTooLong, FirstError: r.firstError,
+		SendLag: r.lag.Summary(), CPUSeconds: cpu.Seconds(), TrafficCPUSeconds: r.traffic.CPU.Seconds(), TooSlow: r.lag.Quantile(0.99) > lagTooLong,
+		Bottleneck: r.bottleneck(), FirstError: r.firstError,
 	}
+	if crossed := result.Sent + result.Received; crossed > 0 {
+		result.CPUMicros = result.TrafficCPUSeconds * 1e6 / float64(crossed)
+	}
+	if r.Reconnect {
+		result.Reconnects = &r.reconnects
+		result.Reconnects.Away = r.away.Summary()
+		result.Reconnects.HDR, _ = r.away.Encoded()
+	}
+	return result
+}
+
+// bottleneck judges the tool itself.
+func (r *run) bottleneck() string {
+	if late := r.lag.Quantile(0.99); late > lagTooLong {
+		return fmt.Sprintf("1 %% of the messages were sent more than %v late (want at most %v)", late.Round(time.Microsecond), lagTooLong)
+	}
+	return r.traffic.Bottleneck()
 }
 
 // spread counts ends by second, and finds the largest share within any one second.
@@ -123,12 +169,22 @@ func (r *Result) WriteTo(w io.Writer) (int64, error) {
 	if len(r.Ended) > 0 {
 		line("ends", "%s, by second %v, at most %.1f %% within one", list(r.Ended), r.EndedPerSecond, r.BusiestSecond*100)
 	}
-	line("this tool", "%.2f s CPU; sent late by: %v", r.CPUSeconds, r.SendLag)
-	if r.TooSlow {
-		line("WARNING", "this tool could not keep up; its latencies are its own")
+	if r.Skipped > 0 {
+		line("skipped", "%d deliveries, by the backend, for subscribers that took no bytes", r.Skipped)
 	}
+	if c := r.Reconnects; c != nil {
+		line("reconnects", "%d back, %d still away, %d attempts%s, %d of them without an answer; %d messages missed", c.Back, c.StillAway, c.Attempts, list(c.Refused), c.Failed, c.Missed)
+		line("away", "%v", c.Away)
+	}
+	if r.Handshakes > 0 {
+		line("TLS", "%d handshakes, %d resumed", r.Handshakes, r.Resumed)
+	}
+	line("this tool", "%.2f s CPU, %.1f µs a message; sent late by: %v", r.CPUSeconds, r.CPUMicros, r.SendLag)
 	if r.FirstError != "" {
 		line("first error", "%s", r.FirstError)
+	}
+	if r.Bottleneck != "" {
+		fmt.Fprintf(&b, "\nWARNING: the tool was the bottleneck: %s\n", r.Bottleneck)
 	}
 	n, err := io.WriteString(w, b.String())
 	return int64(n), err
