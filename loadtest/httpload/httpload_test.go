@@ -34,7 +34,7 @@ func TestClosedLoop(t *testing.T) {
 	if r.OK < 4 || r.OK != r.Due || r.Sent != r.Due || r.Failed() != 0 || r.Statuses[200] != r.OK || int64(r.Latency.Count) != r.OK || r.Opened != 4 {
 		t.Errorf("%+v", r)
 	}
-	if r.Latency != r.Service || r.SendLag.Count != 0 || r.ByName["GET /a?b"].OK != r.OK || r.BytesIn == 0 || r.BytesOut == 0 || r.HDR == "" {
+	if r.Latency != r.Service || r.SendLag.Count != 0 || r.ByName["GET /a?b"].OK != r.OK || r.ByName["GET /a?b"].Statuses[200] != r.OK || r.BytesIn == 0 || r.BytesOut == 0 || r.HDR == "" {
 		t.Errorf("%+v", r)
 	}
 	if got := len(backend.Conns()); got != 4 {

@@ -32,13 +32,14 @@ type record struct {
 // kindRecord is a record of one kind of request.
 type kindRecord struct {
 	count, ok int64
+	statuses  map[int]int64
 	latency   latency.Histogram
 }
 
 // kind returns the record of a kind.
 func (r *record) kind(k int) *kindRecord {
 	for k >= len(r.kinds) {
-		r.kinds = append(r.kinds, new(kindRecord))
+		r.kinds = append(r.kinds, &kindRecord{statuses: make(map[int]int64)})
 	}
 	return r.kinds[k]
 }
@@ -61,6 +62,8 @@ func (r *record) answered(c *conn, now time.Duration) {
 		return
 	}
 	r.statuses[status]++
+	k := r.kind(m.kind)
+	k.statuses[status]++
 	if !m.wanted(status) {
 		if r.firstError == "" {
 			r.firstError = fmt.Sprintf("%v: %d", WrongStatus, status)
@@ -69,7 +72,6 @@ func (r *record) answered(c *conn, now time.Duration) {
 		return
 	}
 	took := now - c.due
-	k := r.kind(m.kind)
 	k.ok++
 	k.latency.Add(took)
 	if r.run.open {

@@ -60,9 +60,11 @@ type Result struct {
 
 // Kind is the result of one kind of request.
 type Kind struct {
-	Count   int64           `json:"count"`
-	OK      int64           `json:"ok"`
-	Latency latency.Summary `json:"latency"`
+	Count int64 `json:"count"`
+	OK    int64 `json:"ok"`
+	// Statuses of its whole responses.
+	Statuses map[int]int64   `json:"statuses"`
+	Latency  latency.Summary `json:"latency"`
 }
 
 // Failed counts the requests that failed.
@@ -123,9 +125,13 @@ func (r *run) end() time.Duration {
 // kind adds up kind i, and adds its latency to all.
 func (r *run) kind(i int, all *latency.Histogram) (k Kind) {
 	var times latency.Histogram
+	k.Statuses = make(map[int]int64)
 	for _, w := range r.workers {
 		if i < len(w.record.kinds) {
 			one := w.record.kinds[i]
+			for status, n := range one.statuses {
+				k.Statuses[status] += n
+			}
 			k.Count += one.count
 			k.OK += one.ok
 			times.Merge(&one.latency)
