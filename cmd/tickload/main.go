@@ -34,6 +34,7 @@ func commands() []command {
 	return []command{
 		{"steady", "keep requests going while a gateway reloads or drains; tell failures from orderly closes", runSteady},
 		{"http", "send requests at a rate or as fast as they are answered; latency, errors, throughput", runHTTP},
+		{"replay", "send what access logs hold, with the timing of the log", runReplay},
 		{"hold", "open many keep-alive connections and keep them idle", runHold},
 		{"ws", "open WebSocket tunnels, send messages and check what comes back", runWS},
 		{"tls", "perform TLS handshakes, full and resumed, and say what was agreed on and how long it took", runTLS},
