@@ -16,6 +16,9 @@ import (
 	"tickgate/loadtest/replay"
 )
 
+// errNoRequest makes the exit code of a replay of nothing, as with the wrong format.
+var errNoRequest = errors.New("the log holds no request to send: see -format and -methods")
+
 const replayExamples = `
 The times of a log of whole seconds do not say when within one a request came: those of one
 second are spread evenly over it. A burst sends each request of its time several times, the copies
@@ -145,8 +148,7 @@ func (f *replayFlags) survey(source *replay.Source, out io.Writer) error {
 		host = u.Host
 	}
 	survey := replay.Take(source, host)
-	failed := source.Close()
-	counts := source.Counts()
+	counts, failed := ended(source)
 	if f.json {
 		return errors.Join(writeJSON(out, map[string]any{"survey": survey, "log": counts}), failed)
 	}
@@ -158,11 +160,10 @@ func (f *replayFlags) survey(source *replay.Source, out io.Writer) error {
 // show writes what came of it. A log that could not be read to its end is a failure, and so is a
 // run that says more of the tool than of the target.
 func (f *replayFlags) show(source *replay.Source, result *httpload.Result, out io.Writer) error {
-	failed := source.Close()
+	counts, failed := ended(source)
 	if failed == nil && result.Bottleneck != "" && !f.mayLag {
 		failed = fmt.Errorf("%w: %s", errBottleneck, result.Bottleneck)
 	}
-	counts := source.Counts()
 	var changes []replay.Change
 	if f.compare {
 		changes = replay.Compare(result)
@@ -177,6 +178,16 @@ func (f *replayFlags) show(source *replay.Source, result *httpload.Result, out i
 		err3 = replay.WriteChanges(out, changes)
 	}
 	return errors.Join(err1, err2, err3, failed)
+}
+
+// ended closes the source. The error says that the log was not read to its end, or held
+// nothing.
+func ended(source *replay.Source) (counts replay.Counts, err error) {
+	err = source.Close()
+	if counts = source.Counts(); err == nil && counts.Requests == 0 {
+		err = errNoRequest
+	}
+	return counts, err
 }
 
 // parseOperands reads args, in which operands and flags may be mixed.

@@ -57,6 +57,7 @@ func TestReplay(t *testing.T) {
 	f("-dry-run -url http://a:1 -burst 3x1s@0s "+log, exitOK, "would send  30 requests", "a:1 30", "20 copies")
 	f("-dry-run -json "+log, exitOK, `"peak": 10`)
 	f("-dry-run -strict "+log, exitFailed, "access.log:11: bad_syntax")
+	f("-dry-run -format json "+log, exitFailed, "bad_syntax 11", "holds no request")
 	f(log+" -may-lag -speed 10 -compare -url "+url, exitOK, "10 due, 10 sent, 5 ok", "404      200          5", "5 of 10 requests got")
 	f(log+" -may-lag -strict -speed 10 -url "+url, exitFailed, "bad_syntax")
 	if got := len(backend.Requests()); got != 20 {

@@ -207,7 +207,7 @@ func (b *builder) field(name string, raw []byte) span {
 	from := len(b.text)
 	b.text = decode(b.text, raw)
 	value := b.text[from:]
-	if bytes.ContainsFunc(value, isControl) || len(bytes.Trim(value, " \t")) != len(value) || len(value) == 0 {
+	if !sendable(value) {
 		b.text = b.text[:start]
 		b.plain++
 		return span{}
@@ -215,7 +215,16 @@ func (b *builder) field(name string, raw []byte) span {
 	return span{from, len(b.text)}
 }
 
-func isControl(r rune) bool { return r < 0x20 && r != '\t' || r == 0x7f }
+// sendable says whether a field may have a value, and means it: white space around it is not part
+// of it (RFC 9110 section 5.5).
+func sendable(value []byte) bool {
+	for _, c := range value {
+		if c < 0x20 && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return len(value) > 0 && len(bytes.Trim(value, " \t")) == len(value)
+}
 
 // line finds method and target, without escapes. They are valid until b.value is used again.
 func (b *builder) line(rec *record) (method, target []byte, r Reason) {
