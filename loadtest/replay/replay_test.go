@@ -272,6 +272,21 @@ func TestFullWindow(t *testing.T) {
 	}
 }
 
+// Late lines behind a gap in the log go out at once, each in the order of the log, and do not make
+// the seconds behind them late.
+func TestLateBehindGap(t *testing.T) {
+	var text []string
+	for _, second := range []string{"00:00:01", "00:00:02", "12:00:00", "00:00:01", "00:00:02", "00:00:01", "12:00:01"} {
+		text = append(text, fmt.Sprintf(`{"time":"2026-01-02T%sZ","method":"GET","path":"/%d"}`, second, len(text)))
+	}
+	got := lines(t, Options{Window: time.Second}, text...)
+	want := "0.000000 logged none GET /0\n1.000000 logged none GET /1\n1.000000 logged none GET /3\n1.000000 logged none GET /4\n1.000000 logged none GET /5\n" +
+		"43199.000000 logged none GET /2\n43200.000000 logged none GET /6\nlog         7 lines, 7 requests, 0 copies in bursts\nalso        late 3\n"
+	if got != want {
+		t.Errorf("got\n%s", got)
+	}
+}
+
 func TestTimes(t *testing.T) {
 	var c clock
 	f := func(s string, want string, coarse bool) {

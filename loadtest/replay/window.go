@@ -25,6 +25,8 @@ type window struct {
 	newest  int64    // latest second seen
 	past    int64    // seconds before it have been given out
 	size    int
+	given   int64   // time of the latest request given out
+	overdue []entry // late ones, which go next
 
 	late    int64
 	crowded int64 // seconds given out early, since memory had run out
@@ -38,13 +40,14 @@ func floorSecond(at int64) int64 {
 	return at / 1e9
 }
 
-// add takes one request in. One of a second that is over joins the first that is not.
+// add takes one request in. One of a second that is over goes with those given out last.
 func (w *window) add(e entry) {
 	second := floorSecond(e.at)
 	if second < w.past {
 		w.late++
-		second = w.past
-		e.at, e.coarse = second*1e9, false
+		e.at, e.coarse = w.given, false
+		w.overdue = append(w.overdue, e)
+		return
 	}
 	w.newest = max(w.newest, second)
 	w.size += e.size
@@ -58,6 +61,11 @@ func (w *window) add(e entry) {
 // next returns the requests of the next second that is complete, in order, and nil if none
 // is. At the end of the log all are.
 func (w *window) next(end bool) []entry {
+	if len(w.overdue) > 0 {
+		late := w.overdue
+		w.overdue = nil
+		return late
+	}
 	if len(w.buckets) == 0 {
 		return nil
 	}
@@ -76,6 +84,7 @@ func (w *window) next(end bool) []entry {
 		w.size -= first.entries[i].size
 	}
 	spread(first.entries)
+	w.given = first.entries[len(first.entries)-1].at
 	return first.entries
 }
 
