@@ -143,10 +143,10 @@ func TestNoPipelining(t *testing.T) {
 
 // A request that finds its kept connection closed goes again if it may, over a new one.
 func TestStale(t *testing.T) {
-	f := func(method string, wantAgain bool) {
+	one := func(run func(*testing.T, Options) *Result, method string, wantAgain bool) {
 		t.Helper()
 		s := testkit.NewScript(t, append(testkit.Respond(whole), testkit.Receive(), testkit.Close())...)
-		r := load(t, Options{URL: "http://" + s.Addr(), Mix: []Request{{Method: method}}, Plan: pace.Constant(50, 200*time.Millisecond), Conns: 1})
+		r := run(t, Options{URL: "http://" + s.Addr(), Mix: []Request{{Method: method}}, Plan: pace.Constant(50, 200*time.Millisecond), Conns: 1})
 		// The second request of each connection is read and not answered.
 		if wantAgain && (r.OK != 10 || r.Reconnects != 9 || r.Sent != 19 || r.Opened != 10) {
 			t.Errorf("%s: %+v", method, r)
@@ -154,6 +154,11 @@ func TestStale(t *testing.T) {
 		if !wantAgain && (r.OK != 5 || r.Reconnects != 0 || r.Errors["closed_early"] != 5 || r.Sent != 10) {
 			t.Errorf("%s: %+v", method, r)
 		}
+	}
+	f := func(method string, wantAgain bool) {
+		t.Helper()
+		one(load, method, wantAgain)
+		one(without, method, wantAgain)
 	}
 	f("GET", true)
 	f("PUT", true)
@@ -212,10 +217,11 @@ func TestTLS(t *testing.T) {
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // the last part is about a handshake that fails
 	s.StartTLS()
 	defer s.Close()
-	for _, percent := range []int{0, 25, 100} {
+	share := func(run func(*testing.T, Options) *Result, percent int) {
+		t.Helper()
 		resumed.Store(0)
 		full.Store(0)
-		r := load(t, Options{
+		r := run(t, Options{
 			URL: s.URL, Target: target.Options{Insecure: true}, Conns: 1, PerConn: 1, ResumePercent: percent,
 			Plan: pace.Constant(80, 500*time.Millisecond),
 		})
@@ -227,6 +233,10 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%d %%: %d resumed, %d full, %+v", percent, resumed.Load(), full.Load(), r)
 		}
 	}
+	for _, percent := range []int{0, 25, 100} {
+		share(load, percent)
+	}
+	share(without, 50)
 	// Kept connections, with bodies that take several writes.
 	mix := []Request{{Method: "PUT", Body: make([]byte, 1<<20)}}
 	r := load(t, Options{URL: s.URL, Target: target.Options{Insecure: true}, Mix: mix, Conns: 2, Plan: pace.Constant(50, 200*time.Millisecond)})

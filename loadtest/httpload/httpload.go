@@ -102,10 +102,11 @@ type run struct {
 	address  netip.AddrPort
 	open     bool // the open loop
 	mix      mix
-	schedule *schedule // of the open loop
-	crew     *crew     // nil for plain TCP
-	group    *reactor.Group
+	schedule *schedule      // of the open loop
+	crew     *crew          // nil for plain TCP
+	group    *reactor.Group // nil on a system without epoll
 	workers  []*worker
+	records  []*record  // of the workers, or the one that there is without loops
 	failed   chan error // of the tool itself
 
 	start    time.Time // static before the loops begin
@@ -129,14 +130,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.target.Secure {
-		r.crew = newCrew(context.WithoutCancel(ctx), r.target, r.Conns, r.ResumePercent)
-	}
 	spent, err := r.play(ctx)
-	if r.crew != nil {
-		r.crew.close()
-	}
-	r.group.Close()
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +153,11 @@ func newRun(ctx context.Context, o Options) (*run, error) {
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
-	return r, r.openLoops()
+	if err := r.openLoops(); !errors.Is(err, reactor.ErrUnsupported) {
+		return r, err
+	}
+	r.group = nil
+	return r, nil
 }
 
 // prepare makes the messages and the schedule.
@@ -214,48 +212,87 @@ func (r *run) openLoops() (err error) {
 	return nil
 }
 
-// play runs the loops until nothing is left to do.
+// play sends until it is time to end, and waits for the last responses.
 func (r *run) play(ctx context.Context) (s spent, err error) {
 	r.start = time.Now()
-	r.group.Start()
-	for _, w := range r.workers {
-		w.reactor.Post(w.start)
+	sending, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := cancel
+	var idle <-chan struct{}
+	if r.group == nil {
+		idle = r.startBlocking(sending)
+	} else {
+		idle = r.startLoops()
+		defer r.closeLoops()
+		stop = r.stopLoops
 	}
 	m := newMeter(r)
 	defer m.stop()
-	idle := r.allDone()
 	over := make(<-chan time.Time) // never, without a duration
 	if r.Duration > 0 {
 		timer := time.NewTimer(r.Duration)
 		defer timer.Stop()
 		over = timer.C
 	}
-	for counted := false; ; {
+	ended := ctx.Done()
+	for {
 		select {
 		case <-idle: // the plan or the replay is over, or the last response is in
-			if !counted {
-				s = m.read()
-			}
-			return s, nil
+			return m.read(), nil
 		case err := <-r.failed:
 			return s, err
-		case <-ctx.Done():
-			if !counted {
-				s = m.read()
-			}
-			r.stop()
-			counted, ctx = true, context.Background()
+		case <-ended:
+			m.freeze()
+			stop()
+			ended = nil
 		case <-over:
-			s, counted = m.read(), true
+			m.freeze()
 			if !r.open { // what is left of a schedule was due before, and is still sent
-				r.stop()
+				stop()
 			}
 		}
 	}
 }
 
-// stop ends the sending.
-func (r *run) stop() {
+// startBlocking starts a run without loops; the channel is closed when it is over.
+func (r *run) startBlocking(ctx context.Context) <-chan struct{} {
+	b, idle := newBlocking(r), make(chan struct{})
+	go func() {
+		defer close(idle)
+		b.play(ctx)
+	}()
+	return idle
+}
+
+// startLoops starts the loops; the channel is closed once all workers have nothing left
+// to do, or their loops are closed.
+func (r *run) startLoops() <-chan struct{} {
+	if r.target.Secure {
+		r.crew = newCrew(context.Background(), r.target, r.Conns, r.ResumePercent)
+	}
+	r.group.Start()
+	for _, w := range r.workers {
+		w.reactor.Post(w.start)
+	}
+	idle := make(chan struct{})
+	go func() {
+		defer close(idle)
+		for _, w := range r.workers {
+			<-w.done
+		}
+	}()
+	return idle
+}
+
+func (r *run) closeLoops() {
+	if r.crew != nil {
+		r.crew.close()
+	}
+	r.group.Close()
+}
+
+// stopLoops ends the sending.
+func (r *run) stopLoops() {
 	if r.schedule != nil {
 		r.schedule.end()
 	}
@@ -269,16 +306,4 @@ func (w *worker) stop() {
 	w.now = w.run.clock()
 	w.drain()
 	w.settle()
-}
-
-// allDone is closed once all workers have nothing left to do, or their loops are closed.
-func (r *run) allDone() <-chan struct{} {
-	all := make(chan struct{})
-	go func() {
-		defer close(all)
-		for _, w := range r.workers {
-			<-w.done
-		}
-	}()
-	return all
 }

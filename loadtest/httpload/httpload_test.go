@@ -27,6 +27,28 @@ func load(t *testing.T, o Options) *Result {
 	return r
 }
 
+// without does the same as load on a system without event loops.
+func without(t *testing.T, o Options) *Result {
+	t.Helper()
+	r, err := newRun(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.group != nil {
+		r.group.Close()
+		r.group, r.workers, r.records = nil, nil, nil
+	}
+	spent, err := r.play(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := r.result(spent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
 // The closed loop keeps each of its connections busy with one request at a time.
 func TestClosedLoop(t *testing.T) {
 	backend := testkit.NewRecorder(t, nil)
@@ -59,8 +81,9 @@ func TestFailures(t *testing.T) {
 	f := func(name, want string, steps ...testkit.Step) {
 		t.Run(name, func(t *testing.T) {
 			addr := testkit.NewScript(t, steps...).Addr()
-			for _, plan := range []*pace.Plan{nil, pace.Constant(100, 100*time.Millisecond)} {
-				r := load(t, Options{URL: "http://" + addr, Plan: plan, Conns: 10, Duration: 100 * time.Millisecond, Timeout: 2 * time.Second})
+			check := func(run func(*testing.T, Options) *Result, plan *pace.Plan) {
+				t.Helper()
+				r := run(t, Options{URL: "http://" + addr, Plan: plan, Conns: 10, Duration: 100 * time.Millisecond, Timeout: 2 * time.Second})
 				if (r.OK > 0) != (want == "") || r.Failed() != r.Errors[want] || r.OK+r.Failed() != r.Due || (r.FirstError == "") != (want == "") {
 					t.Errorf("%+v, want %q", r, want)
 				}
@@ -69,6 +92,10 @@ func TestFailures(t *testing.T) {
 					t.Errorf("%q, %v", text.String(), err)
 				}
 			}
+			check(load, nil)
+			check(load, pace.Constant(100, 100*time.Millisecond))
+			check(without, nil)
+			check(without, pace.Constant(100, 100*time.Millisecond))
 		})
 	}
 	f("refusal", "wrong_status", testkit.Respond(refusal)...)
@@ -85,9 +112,15 @@ func TestFailures(t *testing.T) {
 	f("chunked", "", testkit.Respond("HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")...)
 	f("keep-alive of HTTP/1.0", "", testkit.Respond("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi")...)
 
-	r := load(t, Options{URL: "http://" + testkit.DeadAddr(t), Plan: pace.Constant(100, 50*time.Millisecond), Conns: 1})
-	if r.Errors["connect_refused"] != 5 || r.Due != 5 || r.Sent != 0 {
-		t.Errorf("%+v", r)
+	for _, run := range []func(*testing.T, Options) *Result{load, without} {
+		r := run(t, Options{URL: "http://" + testkit.DeadAddr(t), Plan: pace.Constant(100, 50*time.Millisecond), Conns: 1})
+		if r.Errors["connect_refused"] != 5 || r.Due != 5 || r.Sent != 0 {
+			t.Errorf("%+v", r)
+		}
+		r = run(t, Options{URL: "http://" + testkit.DeadAddr(t), Duration: 50 * time.Millisecond, Conns: 2})
+		if n := r.Errors["connect_refused"]; n < 2 || n != r.Due || r.Sent != 0 {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 

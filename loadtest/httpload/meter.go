@@ -21,6 +21,7 @@ type meter struct {
 	running sync.WaitGroup
 
 	mu    sync.Mutex
+	final *spent          // guarded by mu; nil while it counts
 	cpu   time.Duration   // guarded by mu; at the end of the warm-up
 	turns []time.Duration // guarded by mu; of each loop, likewise
 }
@@ -37,9 +38,7 @@ func (m *meter) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cpu, m.turns = target.CPUTime(), m.turns[:0]
-	for _, s := range m.r.group.Stats() {
-		m.turns = append(m.turns, s.SumTurns)
-	}
+	m.turns = append(m.turns, m.r.turns()...)
 }
 
 func (m *meter) run() {
@@ -69,22 +68,44 @@ func (m *meter) stop() {
 	m.running.Wait()
 }
 
+// freeze has read tell what was spent until now: what the last responses take is not counted.
+func (m *meter) freeze() {
+	s := m.read()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.final = &s
+}
+
 // read tells what was spent so far.
 func (m *meter) read() spent {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.final != nil {
+		return *m.final
+	}
 	s := spent{wall: max(m.r.clock()-m.r.Warmup, 0), cpu: target.CPUTime() - m.cpu}
-	for i, stats := range m.r.group.Stats() {
-		s.busy = max(s.busy, stats.SumTurns-m.turns[i])
+	for i, sum := range m.r.turns() {
+		s.busy = max(s.busy, sum-m.turns[i])
 	}
 	return s
+}
+
+// turns is how long each loop has worked; nothing without loops.
+func (r *run) turns() (sums []time.Duration) {
+	if r.group == nil {
+		return nil
+	}
+	for _, s := range r.group.Stats() {
+		sums = append(sums, s.SumTurns)
+	}
+	return sums
 }
 
 // progress adds up what the loops published.
 func (r *run) progress() Progress {
 	p := Progress{Elapsed: r.clock()}
-	for _, w := range r.workers {
-		one := w.record.progress()
+	for _, record := range r.records {
+		one := record.progress()
 		p.Due += one.Due
 		p.Sent += one.Sent
 		p.OK += one.OK

@@ -96,10 +96,10 @@ func (r *run) result(s spent) (*Result, error) {
 		out.Busy = s.busy.Seconds() / s.wall.Seconds()
 	}
 	var all, service, lag latency.Histogram
-	for _, w := range r.workers {
-		out.add(&w.record)
-		service.Merge(&w.record.service)
-		lag.Merge(&w.record.lag)
+	for _, one := range r.records {
+		out.add(one)
+		service.Merge(&one.service)
+		lag.Merge(&one.lag)
 	}
 	for i, name := range r.kinds.list() {
 		out.ByName[name] = r.kind(i, &all)
@@ -126,9 +126,9 @@ func (r *run) end() time.Duration {
 func (r *run) kind(i int, all *latency.Histogram) (k Kind) {
 	var times latency.Histogram
 	k.Statuses = make(map[int]int64)
-	for _, w := range r.workers {
-		if i < len(w.record.kinds) {
-			one := w.record.kinds[i]
+	for _, record := range r.records {
+		if i < len(record.kinds) {
+			one := record.kinds[i]
 			for status, n := range one.statuses {
 				k.Statuses[status] += n
 			}

@@ -47,18 +47,22 @@ type secured struct {
 	resumed bool
 }
 
-// newCrew starts the goroutines; close ends them.
-func newCrew(ctx context.Context, t *target.Target, conns, resume int) *crew {
-	ctx, cancel := context.WithCancel(ctx)
-	k := &crew{
-		target: t, sweeper: sock.NewSweeper(), resume: resume, trying: t.TLS(), full: t.TLS(),
-		jobs: make(chan job, conns), cancel: cancel,
-	}
+// newSettings returns a crew without goroutines.
+func newSettings(t *target.Target, resume int) *crew {
+	k := &crew{target: t, resume: resume, trying: t.TLS(), full: t.TLS()}
 	if resume > 0 {
 		sessions := tls.NewLRUClientSessionCache(0)
 		k.trying.ClientSessionCache = sessions
 		k.full.ClientSessionCache = keepOnly{sessions}
 	}
+	return k
+}
+
+// newCrew starts the goroutines; close ends them.
+func newCrew(ctx context.Context, t *target.Target, conns, resume int) *crew {
+	k := newSettings(t, resume)
+	k.sweeper, k.jobs = sock.NewSweeper(), make(chan job, conns)
+	ctx, k.cancel = context.WithCancel(ctx)
 	for range min(conns, mostShaking) {
 		k.running.Go(func() { k.run(ctx) })
 	}
@@ -76,9 +80,14 @@ type keepOnly struct{ tls.ClientSessionCache }
 
 func (keepOnly) Get(string) (*tls.ClientSessionState, bool) { return nil, false }
 
-// resumes says whether connection number n tries to resume a session: so many per cent
-// do, evenly spread.
-func (k *crew) resumes(n int) bool { return (n+1)*k.resume/100 > n*k.resume/100 }
+// config returns the settings of connection number n. So many per cent try to resume a
+// session, evenly spread.
+func (k *crew) config(n int) *tls.Config {
+	if (n+1)*k.resume/100 > n*k.resume/100 {
+		return k.trying
+	}
+	return k.full
+}
 
 func (k *crew) run(ctx context.Context) {
 	for {
@@ -108,12 +117,8 @@ func (k *crew) dial(ctx context.Context, number int) (s secured, f Failure, err 
 	}
 	below := sock.New(tcp, k.sweeper)
 	below.UnderTLS()
-	config := k.full
-	if k.resumes(number) {
-		config = k.trying
-	}
 	s.seat = &sock.Seat{Conn: below}
-	s.conn = tls.Client(s.seat, config)
+	s.conn = tls.Client(s.seat, k.config(number))
 	if err := s.conn.HandshakeContext(ctx); err != nil {
 		_ = below.Close()
 		return s, TLSFailed, fmt.Errorf("handshake: %w", err)

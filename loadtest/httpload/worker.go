@@ -74,6 +74,7 @@ func newWorker(r *run, l *reactor.Loop, conns int) *worker {
 		nextDue: never, alarmAt: never,
 	}
 	w.record.run, w.wire.w = r, w
+	r.records = append(r.records, &w.record)
 	for i := range conns {
 		c := &w.conns[conns-1-i]
 		c.index, c.fd = uint32(conns-1-i), -1
