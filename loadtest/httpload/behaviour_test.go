@@ -273,8 +273,11 @@ func TestReplay(t *testing.T) {
 	})
 	const ms = time.Millisecond
 	r := load(t, Options{URL: "http://" + backend.Addr(), Conns: 2, Replay: &slice{
-		{0, Request{Path: "/a"}}, {10 * ms, Request{Path: "/b", Method: "HEAD"}}, {10 * ms, Request{Path: "/a"}},
-		{20 * ms, Request{Path: "/ c"}}, {120 * ms, Request{Path: "/a"}},
+		{0, Request{Path: "/a"}},
+		{10 * ms, Request{Path: "/b", Method: "HEAD"}},
+		{10 * ms, Request{Path: "/a"}},
+		{20 * ms, Request{Path: "/ c"}},
+		{120 * ms, Request{Path: "/a"}},
 	}})
 	if r.Due != 5 || r.OK != 4 || r.Errors["unsendable"] != 1 || r.ByName["GET /a"].OK != 3 || r.ByName["HEAD /b"].OK != 1 || r.Seconds != 0.12 {
 		t.Errorf("%+v", r)
