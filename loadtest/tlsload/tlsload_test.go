@@ -406,3 +406,13 @@ func TestSessions(t *testing.T) {
 		t.Error("one more than were put in")
 	}
 }
+
+// What found no free connection until the end of the run is given up, and counts.
+func TestBacklog(t *testing.T) {
+	silent := testkit.NewScript(t, testkit.Hang())
+	r := runWith(t.Context(), t, Options{Addr: silent.Addr(), Rate: 100, Conns: 1, Duration: 500 * time.Millisecond, Target: target.Options{Timeout: 50 * time.Millisecond}})
+	timedOut, backlog := r.Errors["timeout"], r.Errors["backlog"]
+	if r.Due != 50 || timedOut < 1 || backlog < 30 || timedOut+backlog != r.Due || r.Sent != timedOut {
+		t.Errorf("%+v", r)
+	}
+}
