@@ -39,6 +39,7 @@ func commands() []command {
 		{"ws", "open WebSocket tunnels, send messages and check what comes back", runWS},
 		{"tls", "perform TLS handshakes, full and resumed, and say what was agreed on and how long it took", runTLS},
 		{"churn", "let clients of every kind come, misbehave and go", runChurn},
+		{"faults", "break what lies between a gateway and its backends, by a scenario; tell what clients saw", runFaults},
 		{"report", "write a saved report as a table, as Markdown or as a page", runReport},
 		{"baseline", "run the net/http ReverseProxy gateway that tickgate is compared with", runBaseline},
 		{"backend", "run a cheap HTTP backend for benchmarks", runBackend},
