@@ -8,14 +8,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/valyala/fasthttp"
 
 	"tickgate/internal/selfsigned"
 	"tickgate/loadtest/fault/probe"
@@ -128,32 +129,32 @@ func startBackend(name string, spec *BackendSpec, ca *authority) (*backend, erro
 // closeWithin bounds the wait for responses when a backend is stopped.
 const closeWithin = time.Second
 
+// serveHTTP serves with net/http, which lets a handler say what Date it is.
 func (b *backend) serveHTTP(ctx context.Context, ln net.Listener) {
 	digest := probe.Digest(b.body)
-	server := &fasthttp.Server{
-		Handler: func(rc *fasthttp.RequestCtx) {
-			rc.Response.Header.Set("Date", b.now().UTC().Format(http.TimeFormat))
-			rc.Response.Header.Set("X-Backend", b.name)
-			rc.Response.Header.Set("Content-Digest", digest)
-			rc.SetContentType("text/plain")
-			rc.SetBody(b.body)
-		},
-		NoDefaultDate: true, CloseOnShutdown: true, Logger: silent{}, IdleTimeout: 5 * time.Minute,
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			h := w.Header()
+			h.Set("Date", b.now().UTC().Format(http.TimeFormat))
+			h.Set("X-Backend", b.name)
+			h.Set("Content-Digest", digest)
+			h.Set("Content-Type", "text/plain")
+			h.Set("Content-Length", strconv.Itoa(len(b.body)))
+			_, _ = w.Write(b.body)
+		}),
+		ReadHeaderTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
+		ErrorLog: log.New(io.Discard, "", 0), // handshakes that were made fail are no news
 	}
 	b.served.Go(func() { _ = server.Serve(ln) }) // it ends with the shutdown
 	b.served.Go(func() {
 		<-ctx.Done()
 		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 		defer cancel()
-		_ = server.ShutdownWithContext(ctx)
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close()
+		}
 	})
 }
-
-// silent drops what fasthttp says of handshakes that were made fail.
-type silent struct{}
-
-// Printf implements fasthttp.Logger.
-func (silent) Printf(string, ...any) {}
 
 // now is the backend's time.
 func (b *backend) now() time.Time { return time.Now().Add(time.Duration(b.offset.Load())) }
