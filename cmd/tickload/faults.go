@@ -6,49 +6,38 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
+
+	"github.com/mattn/go-isatty"
 
 	"tickgate/loadtest/fault"
 )
 
-// faultsExamples is what the help shows; each line runs as it is printed.
-const faultsExamples = `
-Plays scenarios: starts proxies with faults, built-in backends and a gateway, keeps requests
-and tunnels going, sets faults step by step, and says what clients saw: errors by kind, time
-to notice, time to recover. The exit code is 1 if an expectation was not met, and 2 for a bad
-scenario.
-
-Examples:
-  tickload faults docs/examples/faults/partition.yaml
-  tickload faults -scale 0.5 -json docs/examples/faults/*.yaml
-  tickload faults -check docs/examples/faults/dns-flip.yaml
-`
-
-// runFaults plays fault scenarios.
+// runFaults plays fault scenarios: proxies with faults, built-in backends and a gateway under
+// load.
 func runFaults(ctx context.Context, args []string, out, errOut io.Writer) error {
 	var o fault.RunOptions
 	fs := flags("faults", "[flags] SCENARIO.yaml ...", errOut)
-	usage := fs.Usage
-	fs.Usage = func() {
-		usage()
-		fmt.Fprint(errOut, faultsExamples)
-	}
 	fs.Float64Var(&o.Scale, "scale", 1, "multiply the times of the steps by this")
 	fs.StringVar(&o.Tickgate, "tickgate", "", "gateway to start; the default is $"+fault.BinEnv+", then the one beside tickload, then that of PATH")
 	check := fs.Bool("check", false, "only check the scenarios")
 	asJSON := fs.Bool("json", false, "write the results as JSON, a list with one for each scenario")
 	quiet := fs.Bool("quiet", false, "write no progress")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
+	examples(fs,
+		"tickload faults docs/examples/faults/partition.yaml",
+		"tickload faults -scale 0.5 -json docs/examples/faults/reset-storm.yaml docs/examples/faults/clock.yaml",
+		"tickload faults -check docs/examples/faults/dns-flip.yaml")
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return err
+	} else if err != nil {
 		return errUsage
 	}
 	if fs.NArg() == 0 || o.Scale <= 0 {
-		fmt.Fprintln(errOut, "at least one scenario is required, and -scale is more than 0")
-		fs.Usage()
-		return errUsage
+		return misused(fs, "at least one scenario is required, and -scale is more than 0")
 	}
-	o.Progress = progress(errOut, *quiet)
+	if watched(errOut) {
+		o.Progress = progress(errOut, *quiet)
+	}
 	scenarios, err := loadScenarios(fs.Args(), errOut)
 	if err != nil || *check {
 		return err
@@ -100,4 +89,10 @@ func playScenarios(ctx context.Context, scenarios []*fault.Scenario, o fault.Run
 		return fmt.Errorf("%w: %d of %d scenarios failed", errFlaws, failed, len(results))
 	}
 	return nil
+}
+
+// watched says whether the output is a terminal.
+func watched(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(file.Fd())
 }

@@ -49,7 +49,6 @@ type gateway struct {
 
 	// Nil or empty for one that runs elsewhere.
 	cmd   *exec.Cmd
-	dir   string // of its configuration
 	log   tail
 	ended chan struct{} // closed when the process has ended
 }

@@ -181,8 +181,10 @@ func TestLineIsBounded(t *testing.T) {
 	l := newLine(1000)
 	done := make(chan struct{})
 	piece := chunk{b: make([]byte, 400)}
-	if !l.push(done, piece) || !l.push(done, piece) || l.offer(piece) {
-		t.Fatal("three pieces of 400 bytes found room in 1000")
+	for i, want := range []bool{true, true, false} {
+		if l.offer(piece) != want {
+			t.Fatalf("piece %d of 400 bytes in 1000: room is not %v", i, want)
+		}
 	}
 	pushed := make(chan bool)
 	go func() { pushed <- l.push(done, piece) }()

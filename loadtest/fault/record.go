@@ -8,11 +8,11 @@ import (
 	"tickgate/loadtest/latency"
 )
 
-// load is one of two kinds of load.
-type load uint8
+// kind is one of the kinds of load that are told one by one.
+type kind uint8
 
 const (
-	requests load = iota
+	requests kind = iota
 	tunnels
 	loads
 )
@@ -146,7 +146,7 @@ func (r *recorder) healed(s *stage, now time.Time) {
 }
 
 // observe takes a sample.
-func (r *recorder) observe(l load, sample probe.Sample) {
+func (r *recorder) observe(l kind, sample probe.Sample) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.total[l]++

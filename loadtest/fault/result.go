@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tickgate/loadtest/httpload"
 )
 
 // StepResult is what came of one step.
@@ -43,6 +45,8 @@ type Result struct {
 	Seconds float64       `json:"seconds"`
 	Scale   float64       `json:"scale"`
 	Steps   []*StepResult `json:"steps"`
+	// Background is what httpload says of the background load.
+	Background *httpload.Result `json:"background,omitempty"`
 	// Proxies by name, and the questions to the name server.
 	Proxies   map[string]Counts `json:"proxies,omitempty"`
 	Questions int64             `json:"dns_questions,omitempty"`
@@ -54,6 +58,7 @@ type Result struct {
 func (r *play) result() *Result {
 	out := &Result{
 		Name: r.scenario.Name, Passed: true, Seconds: time.Since(r.began).Seconds(), Scale: r.Scale, Steps: r.steps, Proxies: make(map[string]Counts),
+		Background: r.background,
 	}
 	for name, p := range r.proxies {
 		out.Proxies[name] = p.Counts()
@@ -167,6 +172,9 @@ func (r *Result) WriteTo(w io.Writer) (int64, error) {
 		}
 	}
 	fmt.Fprintln(&b)
+	if g := r.Background; g != nil {
+		fmt.Fprintf(&b, "background: %d due, %d well%s, p99 %v\n", g.Due, g.OK, counts(" errors", g.Errors), micros(g.Latency.P99))
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Proxies)) {
 		fmt.Fprintf(&b, "proxy %s: %s\n", name, r.Proxies[name])
 	}
@@ -222,8 +230,15 @@ func (c Counts) String() string {
 		n    int64
 		what string
 	}{
-		{c.Reset, "reset"}, {c.Lost, "lost their other end"}, {c.VanishFailed, "of them could not vanish"}, {c.Handshakes, "handshakes failed"},
-		{c.Flipped, "bytes flipped"}, {c.Truncated, "truncated"}, {c.Answered, "requests answered"}, {c.DialFailed, "not taken by the target"}, {c.TooMany, "too many"},
+		{c.Reset, "reset"},
+		{c.Lost, "lost their other end"},
+		{c.VanishFailed, "of them could not vanish"},
+		{c.Handshakes, "handshakes failed"},
+		{c.Flipped, "bytes flipped"},
+		{c.Truncated, "truncated"},
+		{c.Answered, "requests answered"},
+		{c.DialFailed, "not taken by the target"},
+		{c.TooMany, "too many"},
 	} {
 		if part.n > 0 {
 			text += fmt.Sprintf(", %d %s", part.n, part.what)

@@ -14,6 +14,7 @@ import (
 
 	"tickgate/loadtest/fault/dnsflip"
 	"tickgate/loadtest/fault/probe"
+	"tickgate/loadtest/httpload"
 	"tickgate/loadtest/pace"
 	"tickgate/loadtest/target"
 )
@@ -70,9 +71,10 @@ type play struct {
 	dns      *dnsflip.Server
 	gateway  *gateway
 
-	recorder recorder
-	began    time.Time
-	steps    []*StepResult
+	recorder   recorder
+	background *httpload.Result // set when the load has ended
+	began      time.Time
+	steps      []*StepResult
 }
 
 // start starts everything but the load.
@@ -184,29 +186,16 @@ func (r *play) underLoad(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	failed := make(chan error, loads+1)
-	start := func(l load, do func(context.Context, probe.Options) error, o probe.Options) {
-		o.Observe = func(s probe.Sample) { r.recorder.observe(l, s) }
+	keep := func(going func() error) {
 		wg.Go(func() {
-			if err := do(ctx, o); err != nil {
+			if err := going(); err != nil {
 				failed <- fmt.Errorf("%w: load: %w", ErrScenario, err)
 				cancel()
 			}
 		})
 	}
 	r.began = time.Now()
-	load := &r.scenario.Load
-	trust := target.Options{Insecure: true}
-	if load.Rate > 0 {
-		start(requests, probe.Requests, probe.Options{
-			URL: r.gateway.url + load.Path, Target: trust, Rate: float64(load.Rate), Conns: load.Conns, Timeout: load.Timeout,
-		})
-	}
-	if t := load.Tunnels; t != nil {
-		url := "ws" + strings.TrimPrefix(r.gateway.url, "http")
-		start(tunnels, probe.Tunnels, probe.Options{
-			URL: url + t.Path, Target: trust, Rate: float64(t.Rate), Conns: t.Count, Timeout: t.Timeout,
-		})
-	}
+	r.startLoad(ctx, keep)
 	wg.Go(func() { r.progress(ctx) })
 	err := r.playSteps(ctx)
 	cancel()
@@ -218,6 +207,38 @@ func (r *play) underLoad(ctx context.Context) error {
 		return err
 	}
 }
+
+// startLoad has keep run each kind of load until ctx ends.
+func (r *play) startLoad(ctx context.Context, keep func(going func() error)) {
+	load := &r.scenario.Load
+	trust := target.Options{Insecure: true}
+	start := func(l kind, do func(context.Context, probe.Options) error, o probe.Options) {
+		o.Observe = func(s probe.Sample) { r.recorder.observe(l, s) }
+		keep(func() error { return do(ctx, o) })
+	}
+	if load.Rate > 0 {
+		start(requests, probe.Requests, probe.Options{
+			URL: r.gateway.url + load.Path, Target: trust, Rate: float64(load.Rate), Conns: load.Conns, Timeout: load.Timeout,
+		})
+	}
+	if t := load.Tunnels; t != nil {
+		url := "ws" + strings.TrimPrefix(r.gateway.url, "http")
+		start(tunnels, probe.Tunnels, probe.Options{
+			URL: url + t.Path, Target: trust, Rate: float64(t.Rate), Conns: t.Count, Timeout: t.Timeout,
+		})
+	}
+	if b := load.Background; b != nil {
+		keep(func() (err error) {
+			r.background, err = httpload.Run(ctx, httpload.Options{
+				URL: r.gateway.url + b.Path, Target: trust, Plan: pace.Constant(float64(b.Rate), longest), Conns: b.Conns, Timeout: b.Timeout,
+			})
+			return err
+		})
+	}
+}
+
+// longest is how long the background load goes on, unless the steps are over.
+const longest = 24 * time.Hour
 
 // progress tells once a second how the load does.
 func (r *play) progress(ctx context.Context) {

@@ -39,6 +39,13 @@ func played(t *testing.T, text string) *Result {
 	return result
 }
 
+// shown is a result for people.
+func shown(r *Result) string {
+	var b strings.Builder
+	_, _ = r.WriteTo(&b) // a Builder takes everything
+	return b.String()
+}
+
 const gatewayHead = `
 gateway:
   config: |
@@ -66,30 +73,28 @@ func TestRun(t *testing.T) {
 load: {rate: 40, timeout: 5s, consecutive: 5, tunnels: {count: 2, rate: 20, path: /feed}}
 steps:
   - name: calm
-    for: 500ms
+    for: 1s
     expect: {min_ok: 1, max_error_percent: 0, statuses: [200]}
     expect_tunnels: {min_ok: 1, max_error_percent: 0}
   - name: cut
     faults: {a: {hole: refuse, reset: {now: true}}, e: {reset: {now: true}}}
-    for: 700ms
-    settle: 2s
+    for: 2s
+    settle: 3s
     expect: {min_error_percent: 1, recover_within: 10s}
     expect_tunnels: {min_error_percent: 1, kinds: [reset, closed_early, wrong_status], recover_within: 10s}
     metrics: [{name: 'tickgate_upstream_dials_total{backend="$${PROXY_A}",result="failed"}', op: ">", value: 0}]
   - name: expired
     faults: {a: {clock: -48h, reset: {now: true}}}
     dns: {backend.test: {mode: nxdomain}}
-    for: 700ms
-    settle: 2s
+    for: 2s
+    settle: 3s
     expect: {min_error_percent: 1, statuses: [200, 502, 503], recover_within: 10s}
     metrics: [{name: 'tickgate_upstream_dns_lookups_total{result="not_found"}', value: 1}]
-  - {name: kept, faults: {a: {to_client: {delay: 50ms}}}, keep: true, for: 500ms}
-  - {name: still kept, for: 500ms, expect: {min_p50: 50ms}}
+  - {name: kept, faults: {a: {to_client: {delay: 50ms}}}, keep: true, for: 1s}
+  - {name: still kept, for: 1500ms, expect: {min_p50: 50ms}}
 `)
 	if !result.Passed || len(result.Steps) != 5 || result.Questions == 0 {
-		var b strings.Builder
-		_, _ = result.WriteTo(&b)
-		t.Fatal(b.String())
+		t.Fatal(shown(result))
 	}
 	if s := result.Steps[1]; s.Requests.FirstError == nil || s.Requests.Recovered == nil || s.Tunnels.Recovered == nil || len(s.Metrics) != 1 {
 		t.Errorf("cut: %+v", s)
@@ -109,7 +114,7 @@ load: {rate: 40, timeout: 5s}
 steps:
   - name: gone
     faults: {a: {hole: refuse, reset: {now: true}}}
-    for: 700ms
+    for: 1500ms
     expect: {max_error_percent: 0, recover_within: 1ns}
     metrics: [{name: tickgate_snapshot_generation, of: value, op: "==", value: 77}]
 `)
@@ -134,18 +139,21 @@ name: elsewhere
 backends: {a: {}}
 proxies: {a: {backend: a}}
 gateway: {url: "http://$${PROXY_A}"}
-load: {rate: 50, timeout: 5s, consecutive: 3}
+load: {rate: 50, timeout: 5s, consecutive: 3, background: {rate: 20, conns: 4}}
 steps:
   - name: corrupt
     after: 100ms
     faults: {a: {to_client: {corrupt: {per_million: 100000, part: body}}}}
-    for: 500ms
-    settle: 1s
+    for: 4s
+    settle: 2s
     expect: {min_error_percent: 1, kinds: [corrupt], recover_within: 10s}
 `)
 	result, err := Run(t.Context(), s, RunOptions{Scale: 0.5})
-	if err != nil || !result.Passed || result.Scale != 0.5 || result.Steps[0].Seconds < 0.75 {
-		t.Errorf("%v, %+v", err, result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !result.Passed || result.Background.OK == 0 || result.Scale != 0.5 || result.Steps[0].Seconds < 3 {
+		t.Error(shown(result))
 	}
 
 	f := func(change func(*Scenario), o RunOptions, want error) {

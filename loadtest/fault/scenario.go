@@ -86,8 +86,19 @@ type LoadSpec struct {
 	Timeout time.Duration `yaml:"timeout" default:"5s" min:"1ms"`
 	// WebSocket tunnels that echo.
 	Tunnels *TunnelSpec `yaml:"tunnels"`
+	// Requests beside those, which no expectation is about: pressure.
+	Background *BackgroundSpec `yaml:"background"`
 	// OK responses in a row that are a recovery.
 	Consecutive int `yaml:"consecutive" default:"10" min:"1" max:"100000"`
+}
+
+// BackgroundSpec is requests at a rate that package httpload sends and sums up; the requests of
+// LoadSpec are told one by one, which costs more.
+type BackgroundSpec struct {
+	Rate    int           `yaml:"rate" required:"true" min:"1" max:"1000000"`
+	Conns   int           `yaml:"conns" default:"64" min:"1" max:"10000"`
+	Path    string        `yaml:"path" default:"/"`
+	Timeout time.Duration `yaml:"timeout" default:"5s" min:"1ms"`
 }
 
 // TunnelSpec is the tunnels that are kept open.

@@ -148,12 +148,11 @@ func (r *run) spread(ctx context.Context, to []chan time.Time) {
 }
 
 var (
-	errBacklog   = errors.New("probe: no free connection")
-	errStatus    = errors.New("probe: status")
-	errMalformed = errors.New("probe: malformed")
-	errCorrupt   = errors.New("probe: the body is not what the backend sent")
-	errConnect   = errors.New("connect")
-	errTLS       = errors.New("TLS handshake")
+	errBacklog = errors.New("probe: no free connection")
+	errStatus  = errors.New("probe: status")
+	errCorrupt = errors.New("probe: the body is not what the backend sent")
+	errConnect = errors.New("connect")
+	errTLS     = errors.New("TLS handshake")
 )
 
 // kindOf names an error.
