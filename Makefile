@@ -20,7 +20,7 @@ SCRIPTS       := $(wildcard scripts/*.sh) .ci/run
 export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fmt vet staticcheck arch shell bench bench-proxy bench-tls bench-idle bench-relay check-tunnels churn fuzz docs check-load clean go c-compiler
+.PHONY: help build run test race lint fmt vet staticcheck arch shell bench bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load clean go c-compiler
 
 help: ## show this list
 	@printf '\n  tickgate\n\n'
@@ -68,6 +68,9 @@ bench-proxy: build ## compare CPU and memory with nginx, HAProxy and net/http
 
 bench-tls: build ## the same over TLS
 	TLS=1 scripts/bench-proxy.sh
+
+bench-tickload: build ## compare what tickload http costs with wrk
+	scripts/bench-tickload.sh
 
 bench-idle: build ## compare the memory of idle connections and tunnels
 	scripts/bench-idle.sh

@@ -110,7 +110,7 @@ run_tickload() {
 	timed "$name" bin/tickload http -url "$url" -conns "$conns" -duration "${duration}s" -json -strict=false "$@"
 	local log=$work_dir/$name.log
 	[[ $(json "$log" ok) == "$(json "$log" due)" ]] || { cat "$log" >&2; die "$name saw failures"; }
-	note "$name" "$(json "$log" ok)" "$(json "$log" seconds)"
+	note "$name" "$(json "$log" ok)" "$(calc "$(json "$log" ok) / $(json "$log" ok_per_second)")"
 	calc "$(json "$log" p99_us send_lag) / 1000" >>"$work_dir/$name.lag"
 	echo >>"$work_dir/$name.lag"
 }

@@ -234,17 +234,21 @@ func (r *run) play(ctx context.Context) (s spent, err error) {
 		defer timer.Stop()
 		over = timer.C
 	}
-	ended := ctx.Done()
+	ended, cut := ctx.Done(), false
 	for {
 		select {
 		case <-idle: // the plan or the replay is over, or the last response is in
-			return m.read(), nil
+			s = m.read()
+			if whole := r.end() - r.Warmup; r.open && !cut && whole > 0 {
+				s.wall = whole // it was read when the last response came, sooner or later
+			}
+			return s, nil
 		case err := <-r.failed:
 			return s, err
 		case <-ended:
 			m.freeze()
 			stop()
-			ended = nil
+			ended, cut = nil, true
 		case <-over:
 			m.freeze()
 			if !r.open { // what is left of a schedule was due before, and is still sent
@@ -252,6 +256,14 @@ func (r *run) play(ctx context.Context) (s spent, err error) {
 			}
 		}
 	}
+}
+
+// end is when the sending of an open loop is over.
+func (r *run) end() time.Duration {
+	if r.Replay != nil {
+		return r.schedule.lastDue()
+	}
+	return r.Duration
 }
 
 // startBlocking starts a run without loops; the channel is closed when it is over.

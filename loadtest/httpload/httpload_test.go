@@ -68,7 +68,7 @@ func TestClosedLoop(t *testing.T) {
 func TestOpenLoop(t *testing.T) {
 	backend := testkit.NewRecorder(t, nil)
 	r := load(t, Options{URL: "http://" + backend.Addr(), Plan: pace.Constant(500, 400*time.Millisecond), Conns: 4})
-	if r.Due != 200 || r.Sent != 200 || r.OK != 200 || r.Failed() != 0 || int64(r.Latency.Count) != 200 || r.Seconds > 0.41 {
+	if r.Due != 200 || r.Sent != 200 || r.OK != 200 || r.Failed() != 0 || int64(r.Latency.Count) != 200 || r.Seconds > 0.41 || r.OKPerSecond < 1 || r.OKPerSecond > 500.1 {
 		t.Errorf("%+v, want 200 requests", r)
 	}
 	if got := len(backend.Conns()); got > 4 {

@@ -13,6 +13,7 @@ type record struct {
 	run *run
 
 	due, sent, ok       int64
+	timely              int64 // ok ones that came before the sending was over
 	statuses            [600]int64
 	failures            [numFailures]int64
 	opened, reconnects  int64
@@ -78,6 +79,9 @@ func (r *record) answered(c *conn, now time.Duration) {
 		r.service.Add(now - c.sent)
 	}
 	r.ok++
+	if r.run.Duration == 0 || now <= r.run.Duration {
+		r.timely++
+	}
 	t := r.at(now)
 	t.ok++
 	t.times.add(took)

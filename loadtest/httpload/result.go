@@ -31,6 +31,9 @@ type Result struct {
 	Resumed    int64 `json:"resumed"`
 	// Seconds of sending. Responses that came later count all the same.
 	Seconds float64 `json:"seconds"`
+	// OKPerSecond is the throughput: OK responses that came within those seconds. Where a
+	// server does not keep up with the open loop, it is less than OK in Seconds.
+	OKPerSecond float64 `json:"ok_per_second"`
 	// Bytes of requests and responses, without TLS.
 	BytesIn  int64 `json:"bytes_in"`
 	BytesOut int64 `json:"bytes_out"`
@@ -75,19 +78,8 @@ func (r *Result) Failed() (n int64) {
 	return n
 }
 
-// Rate is the OK responses a second.
-func (r *Result) Rate() float64 {
-	if r.Seconds == 0 {
-		return 0
-	}
-	return float64(r.OK) / r.Seconds
-}
-
 // result adds up the loops' records.
 func (r *run) result(s spent) (*Result, error) {
-	if end := r.end() - r.Warmup; end > 0 {
-		s.wall = min(s.wall, end) // it was read a little later, or much if the last response was late
-	}
 	out := &Result{
 		Statuses: make(map[int]int64), Errors: make(map[string]int64), ByName: make(map[string]Kind),
 		Seconds: s.wall.Seconds(), CPUSeconds: s.cpu.Seconds(), PerSecond: r.timeline.all(),
@@ -96,8 +88,10 @@ func (r *run) result(s spent) (*Result, error) {
 		out.Busy = s.busy.Seconds() / s.wall.Seconds()
 	}
 	var all, service, lag latency.Histogram
+	var timely int64
 	for _, one := range r.records {
 		out.add(one)
+		timely += one.timely
 		service.Merge(&one.service)
 		lag.Merge(&one.lag)
 	}
@@ -108,18 +102,11 @@ func (r *run) result(s spent) (*Result, error) {
 	if !r.open {
 		out.Service = out.Latency
 	}
+	out.OKPerSecond = out.perSecond(timely)
 	out.Bottleneck = out.bottleneck(r.open)
 	var err error
 	out.HDR, err = all.Encoded()
 	return out, err
-}
-
-// end is when the sending was over at the latest, if that is known.
-func (r *run) end() time.Duration {
-	if r.Replay != nil {
-		return r.schedule.lastDue()
-	}
-	return r.Duration
 }
 
 // kind adds up kind i, and adds its latency to all.
@@ -192,7 +179,7 @@ func (r *Result) bottleneck(open bool) string {
 func (r *Result) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "requests    %d due, %d sent, %d ok, %d failed in %.1f s\n", r.Due, r.Sent, r.OK, r.Failed(), r.Seconds)
-	fmt.Fprintf(&b, "throughput  %.0f ok/s, %.1f MB/s in, %.1f MB/s out\n", r.Rate(), r.perSecond(r.BytesIn)/1e6, r.perSecond(r.BytesOut)/1e6)
+	fmt.Fprintf(&b, "throughput  %.0f ok/s, %.1f MB/s in, %.1f MB/s out\n", r.OKPerSecond, r.perSecond(r.BytesIn)/1e6, r.perSecond(r.BytesOut)/1e6)
 	fmt.Fprintf(&b, "statuses    %s\n", counts(r.Statuses))
 	if len(r.Errors) > 0 {
 		fmt.Fprintf(&b, "errors      %s\n            first: %s\n", counts(r.Errors), r.FirstError)

