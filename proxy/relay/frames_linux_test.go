@@ -361,8 +361,13 @@ func TestTooFast(t *testing.T) {
 	f(Policy{MessageRate: 3}, frame(client, gobwas.OpPing, true, nil), 3)
 	f(Policy{ByteRate: int64(20 * len(small))}, small, 20)
 
+	tn := k.open(Policy{Mode: Frames, MessageRate: 3}, plain) // a message that never ends
+	say(t, tn.client, frame(client, gobwas.OpText, false, []byte("a")))
+	say(t, tn.client, bytes.Repeat(frame(client, gobwas.OpContinuation, false, nil), 10))
+	k.endsWith(tn.id, reason.TooFast)
+
 	// The backend has no rate.
-	tn := k.open(Policy{Mode: Frames, MessageRate: 10, ByteRate: 100}, plain)
+	tn = k.open(Policy{Mode: Frames, MessageRate: 10, ByteRate: 100}, plain)
 	many := bytes.Repeat(text(backend, "0123456789"), 1000)
 	say(t, tn.backend, many)
 	hear(t, tn.client, many)

@@ -138,12 +138,12 @@ func TestReset(t *testing.T) {
 			hear(t, tn.backend, []byte("x"))
 			cut(t, tn.client)
 			reset(t, tn.backend)
-			k.endsWith(tn.id, reason.TunnelReset)
+			k.endsWith(tn.id, reason.ResetByClient)
 
 			tn = k.open(Policy{}, on)
 			cut(t, tn.backend)
 			reset(t, tn.client)
-			k.endsWith(tn.id, reason.TunnelReset)
+			k.endsWith(tn.id, reason.ResetByBackend)
 		}
 	})
 }
@@ -199,7 +199,7 @@ func TestTruncatedTLS(t *testing.T) {
 	hear(t, tn.client, []byte("y"))
 	_ = tn.backend.Close()
 	silent(t, tn.client)
-	k.endsWith(tn.id, reason.TunnelReset)
+	k.endsWith(tn.id, reason.ResetByClient)
 }
 
 // TestBrokenTLS sends what is not a record.
@@ -208,7 +208,7 @@ func TestBrokenTLS(t *testing.T) {
 	tn := k.open(Policy{}, kind{client: true})
 	say(t, tn.client.(*tls.Conn).NetConn(), []byte("GET / HTTP/1.1\r\n\r\n"))
 	reset(t, tn.backend)
-	k.endsWith(tn.id, reason.TunnelReset)
+	k.endsWith(tn.id, reason.ResetByClient)
 
 	// The FIN behind it makes it no end in order.
 	tn = k.open(Policy{}, kind{client: true})
@@ -218,7 +218,7 @@ func TestBrokenTLS(t *testing.T) {
 		_ = raw.CloseWrite()
 	})
 	reset(t, tn.backend)
-	k.endsWith(tn.id, reason.TunnelReset)
+	k.endsWith(tn.id, reason.ResetByClient)
 }
 
 func TestEarlyBytes(t *testing.T) {
