@@ -150,10 +150,9 @@ func (p *process) wait() error {
 		case syscall.SIGHUP:
 			_ = p.reload() // logged, counted, and visible in the admin API
 		case syscall.SIGUSR1:
-			if err := p.gateway.ReopenLogs(); err != nil {
-				p.log.Error().Err(err).Msg("cannot reopen log files")
-			}
+			p.reopenLogs()
 		case syscall.SIGINT:
+			p.log.Info().Msg("stopped at once by SIGINT")
 			p.gateway.Stop()
 			p.stopAdmin()
 			return exitCode(130)
@@ -173,9 +172,7 @@ func (p *process) drain(signals <-chan os.Signal) {
 		for {
 			select {
 			case s := <-signals:
-				if s == syscall.SIGINT {
-					cancel()
-				}
+				p.whileDraining(s, cancel)
 			case <-ctx.Done():
 				return
 			}
@@ -183,6 +180,25 @@ func (p *process) drain(signals <-chan os.Signal) {
 	}()
 	p.gateway.Drain(ctx)
 	p.stopAdmin()
+}
+
+// whileDraining serves one signal of those that come during a drain.
+func (p *process) whileDraining(s os.Signal, cut func()) {
+	switch s {
+	case syscall.SIGINT:
+		p.log.Info().Msg("drain ended by SIGINT: what is open is cut")
+		cut()
+	case syscall.SIGUSR1:
+		p.reopenLogs()
+	default:
+		p.log.Info().Str("signal", s.String()).Msg("draining already; SIGINT would end it at once")
+	}
+}
+
+func (p *process) reopenLogs() {
+	if err := p.gateway.ReopenLogs(); err != nil {
+		p.log.Error().Err(err).Msg("cannot reopen log files")
+	}
 }
 
 func (p *process) stopAdmin() {
