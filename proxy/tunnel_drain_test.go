@@ -30,7 +30,7 @@ type ending struct {
 }
 
 // endPatience is for ends that come after other tunnels were opened, a grace and a window.
-const endPatience = 6 * testkit.Patience
+const endPatience = 2 * testkit.Patience
 
 // watchEnd waits for the end of a client's tunnel, as it should come: a Close frame, which it
 // answers, in frames mode, then the end of the stream.
