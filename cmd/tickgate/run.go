@@ -25,6 +25,7 @@ type process struct {
 	gateway *proxy.Gateway
 	admin   *admin.Server
 	cfg     *config.Config
+	signals chan os.Signal // since before start, so that none meets an end that was not in order
 
 	warnings []config.Problem // about cfg, to be logged
 }
@@ -74,6 +75,7 @@ func load(path string, out io.Writer) (*config.Config, []config.Problem, error) 
 // start opens logs, admin endpoint and listeners, in this order, so that whatever
 // fails is logged.
 func (p *process) start() (err error) {
+	p.catchSignals()
 	if p.log, err = errlog.Open(p.cfg.Log.Error); err != nil {
 		return err
 	}
@@ -140,12 +142,15 @@ func (p *process) reload() error {
 	return nil
 }
 
+func (p *process) catchSignals() {
+	signal.Ignore(syscall.SIGPIPE) // a log reader that went away must not end the process
+	p.signals = make(chan os.Signal, 8)
+	signal.Notify(p.signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGUSR1)
+}
+
 // wait serves signals until one ends the process.
 func (p *process) wait() error {
-	signal.Ignore(syscall.SIGPIPE) // a log reader that went away must not end the process
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGUSR1)
-	for s := range signals {
+	for s := range p.signals {
 		switch s {
 		case syscall.SIGHUP:
 			_ = p.reload() // logged, counted, and visible in the admin API
@@ -157,7 +162,7 @@ func (p *process) wait() error {
 			p.stopAdmin()
 			return exitCode(130)
 		default:
-			p.drain(signals)
+			p.drain()
 			return nil
 		}
 	}
@@ -165,13 +170,13 @@ func (p *process) wait() error {
 }
 
 // drain ends the process in order; a SIGINT meanwhile ends it at once.
-func (p *process) drain(signals <-chan os.Signal) {
+func (p *process) drain() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
 		for {
 			select {
-			case s := <-signals:
+			case s := <-p.signals:
 				p.whileDraining(s, cancel)
 			case <-ctx.Done():
 				return
