@@ -5,7 +5,7 @@ BIN           ?= bin
 FUZZTIME      ?= 10s
 BENCH         ?= .
 TESTFLAGS     ?=
-TESTTIMEOUT   ?= 10m
+TESTTIMEOUT   ?= 20m
 # Without git, or outside of a clone, the version is "dev".
 VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS       ?= -s -w -X main.version=$(VERSION)

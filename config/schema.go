@@ -323,7 +323,7 @@ type Route struct {
 // Tunnel says how the upgraded connections of a route are treated.
 type Tunnel struct {
 	// "opaque" passes bytes on, at the least cost; "frames" follows the WebSocket framing, which the keys from ping_interval on need (with
-	// "opaque" they are errors).
+	// "opaque" they are errors, unless they ask for nothing: a default, or no limit).
 	Mode string `yaml:"mode" default:"opaque" enum:"opaque|frames"`
 	// Most tunnels of this route open at once; 0 is no limit. One over it is answered with 503 and Retry-After.
 	Max int `yaml:"max" default:"0" min:"0"`
@@ -344,7 +344,7 @@ type Tunnel struct {
 	MaxMessage unit.Size `yaml:"max_message" default:"0B"`
 	// Check that text messages are UTF-8, unless they are compressed; one that is not ends the tunnel, with close code 1007 for its sender.
 	CheckUTF8 bool `yaml:"check_utf8" default:"true"`
-	// Messages a second that a client may send on one tunnel, with bursts of as many as one second's; 0 is no limit.
+	// Messages a second that a client may send on one tunnel, pings and empty fragments included, with bursts of as many as one second's; 0 is no limit.
 	MessageRate int `yaml:"message_rate" default:"0" min:"0"`
 	// Bytes a second that a client may send on one tunnel, with bursts of as many as one second's; 0 is no limit.
 	ByteRate unit.Size `yaml:"byte_rate" default:"0B"`

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // defaultOf returns a section with its defaults.
@@ -147,11 +148,24 @@ func maySend(code int) bool {
 	return code >= 3000 && code <= 4999
 }
 
+// longestClose is the longest close_timeout of a route.
+func (v *validator) longestClose() (longest time.Duration) {
+	for _, r := range v.cfg.Routes {
+		if r.Upstream != "" {
+			longest = max(longest, r.Tunnel.CloseTimeout)
+		}
+	}
+	return longest
+}
+
 // drain judges how the process ends.
 func (v *validator) drain() {
 	d, def := v.cfg.Drain, defaultOf[Drain]()
 	if d.Window > d.Timeout && v.isSet("drain.window") {
 		v.warn("drain.window", "is cut short by drain.timeout (%s)", durationText(d.Timeout))
+	} else if longest := v.longestClose(); d.Window > 0 && d.Window+longest > d.Timeout && v.isSet("drain.window") {
+		v.warn("drain.window", "leaves the tunnels closed last less than their close_timeout (%s) before drain.timeout (%s)",
+			durationText(longest), durationText(d.Timeout))
 	}
 	switch {
 	case !maySend(d.CloseCode):

@@ -30,7 +30,8 @@ func (x *Exchange) enter() (waited time.Duration, ok bool) {
 	g := x.c.gw
 	before := x.waited
 	if before == 0 || x.rt.class == limiter.Critical {
-		return g.gate.Enter(x.rt.class, time.Time{})
+		waited, ok = g.gate.Enter(x.rt.class, time.Time{})
+		return before + waited, ok
 	}
 	left := x.snap.cfg.Workers.QueueTimeout - before
 	if left <= 0 {

@@ -125,11 +125,10 @@ func (c *clientConn) readHead() bool {
 		}
 		if n > 0 {
 			c.r += n
-			c.begun = 0
 			if c.sk.Disarm().Has(sock.ReadExpired) {
 				c.resume(sock.ReadExpired) // the head was whole as its time ended
 			}
-			c.x.begin(snap, time.Now())
+			c.x.begin(snap)
 			return true
 		}
 		if !c.readMore(snap) {
@@ -146,7 +145,8 @@ func (c *clientConn) await() bool {
 	}
 	now := c.gw.now()
 	if c.idleBy == 0 {
-		c.idleBy = c.gw.deadline(c.idleLimit())
+		// By the coarse clock, as this comes with every request: early at most by how late the loops are.
+		c.idleBy = now + c.idleLimit() + clockStep
 	}
 	if c.waitForBytes(min(c.patience(), c.idleBy-now)) {
 		c.idleBy = 0
@@ -227,7 +227,7 @@ func (c *clientConn) waitForBytes(d time.Duration) bool {
 // readMore reads more of a head that is not whole. A slow client waits for the rest
 // parked, but its time goes on from the first byte.
 func (c *clientConn) readMore(snap *Snapshot) bool {
-	now := c.gw.now()
+	now := c.gw.clock()
 	if c.begun == 0 {
 		c.begun = now
 	}
@@ -261,6 +261,17 @@ func (c *clientConn) readMore(snap *Snapshot) bool {
 	return false
 }
 
+// sinceFirstByte is how long ago the head that was just read began to arrive, which nobody
+// knows of one that waited for a worker: that wait is it. It forgets the time of the head.
+func (c *clientConn) sinceFirstByte() time.Duration {
+	begun := c.begun
+	c.begun = 0
+	if begun != 0 {
+		return c.gw.clock() - begun
+	}
+	return c.queued
+}
+
 // lastWord sends what is still held when an idle connection is told to close, and
 // gives a request that has arrived in the same moment its answer.
 func (c *clientConn) lastWord() bool {
@@ -269,7 +280,7 @@ func (c *clientConn) lastWord() bool {
 	if c.sk.Flush() != nil {
 		return c.unsent()
 	}
-	return c.sk.Readable() && c.fill()
+	return c.sk.Readable() && c.waitForBytes(headPatience)
 }
 
 // activate marks the connection as busy, unless it is. The lock keeps a drain from
@@ -326,7 +337,7 @@ func (c *clientConn) headLate(snap *Snapshot) bool {
 // refuse answers a head that the parser did not accept, and ends the connection:
 // where the next request would begin is unknown.
 func (c *clientConn) refuse(snap *Snapshot, r reason.Reason) {
-	c.x.begin(snap, time.Now())
+	c.x.begin(snap)
 	c.x.keepAlive = false
 	c.x.ended = r
 	c.x.replyError()
@@ -540,7 +551,9 @@ func (c *clientConn) leave() {
 	case c.fate == fatePark && c.park(), c.fate == fateRelay && c.relay(), c.fate == fateLinger && c.linger():
 		c.unbind()
 	default:
-		_ = c.rw.Close()
+		if c.tls == nil || c.sk.Writable() { // close_notify is not worth a worker's wait
+			_ = c.rw.Close()
+		}
 		_ = c.sk.Close()
 		c.unbind()
 		c.gw.ended(c.ln, c.peer, meter.ConnState(c.state.Load()), orReason(c.killed(), c.end))

@@ -23,7 +23,7 @@ func TestUnreadResponsesEnd(t *testing.T) {
 	f := func(size int) {
 		t.Helper()
 		be := testkit.NewRecorder(t, func(*testkit.Request) []byte { return testkit.OK(strings.Repeat("x", size)) })
-		g := newGateway(t, "timeouts: {write: 200ms, idle: 200ms, head: 1s}\n"+toBackend(be.Addr())+
+		g := newGateway(t, "timeouts: {write: 200ms, idle: 5s, head: 1s}\n"+toBackend(be.Addr())+
 			"\nlisteners: [{listen: \""+firstListener+"\", acceptors: 1, tcp_user_timeout: 0s}]\n")
 		c := g.dial()
 		_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the sooner it is full

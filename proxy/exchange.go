@@ -25,7 +25,8 @@ type Exchange struct {
 	snap  *Snapshot
 	req   h1.RequestHead
 	body  requestBody
-	start time.Time
+	start time.Time // when its first byte came, as far as known
+	read  time.Time // when its head was whole
 
 	// Set by route.
 	rt       *route
@@ -145,9 +146,10 @@ func (x *Exchange) lowerHost(host []byte) []byte {
 }
 
 // begin makes x ready for the request whose head was just read.
-func (x *Exchange) begin(snap *Snapshot, now time.Time) {
+func (x *Exchange) begin(snap *Snapshot) {
 	x.snap = snap
-	x.start = now
+	x.read = time.Now()
+	x.start = x.read.Add(-x.c.sinceFirstByte())
 	x.rt, x.up, x.backend = snap.noRoute, nil, nil
 	x.captures = nil
 	x.phases = meter.Phases{}
@@ -210,7 +212,7 @@ func (x *Exchange) remaining(now time.Time) (left time.Duration, ok bool) {
 	if limit == 0 {
 		return 0, true
 	}
-	left = limit - now.Sub(x.start)
+	left = limit - now.Sub(x.read)
 	return left, left > 0
 }
 

@@ -111,8 +111,8 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 
 		tlsFailures: make([]atomic.Uint64, len(tlsterm.Failures())),
 	}
-	g.workers = newCrew(crewSize(cfg), g.visit, g.sweeper.Urge, g.now)
-	g.handshakers = newCrew(shakers(cfg), g.visit, func(bool) {}, g.now)
+	g.workers = newCrew(crewSize(cfg), g.visit, g.sweeper.Urge, g.clock)
+	g.handshakers = newCrew(shakers(cfg), g.visit, func(bool) {}, g.clock)
 	if err := g.startLoops(cfg); err != nil {
 		return nil, err
 	}

@@ -145,6 +145,28 @@ func (g *testGateway) wait(what string, holds func() bool) {
 	waitFor(g.t, what, holds)
 }
 
+// runner runs a subtest.
+type runner func(name string, f func(t *testing.T))
+
+// parallel runs subtests in parallel.
+func parallel(t *testing.T) runner {
+	return func(name string, f func(t *testing.T)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t)
+		})
+	}
+}
+
+// atOnce runs the subtests of all beside each other. Unlike parallel ones they take no places
+// of the few tests that run at a time, so it is for those that wait more than they work.
+func atOnce(t *testing.T, all func(run runner)) {
+	t.Helper()
+	var group sync.WaitGroup
+	defer group.Wait()
+	all(func(name string, f func(t *testing.T)) { group.Go(func() { t.Run(name, f) }) })
+}
+
 func waitFor(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(testkit.Patience)

@@ -95,9 +95,18 @@ func transports(t testing.TB, yaml string) (*testGateway, []transport) {
 // onEach runs f with a gateway of its own for each transport.
 func onEach(t *testing.T, yaml string, f func(t *testing.T, g *testGateway, dial func() *testkit.Client)) {
 	t.Helper()
+	eachTransport(parallel(t), yaml, f)
+}
+
+// onEachAtOnce is onEach for tests that wait more than they work.
+func onEachAtOnce(t *testing.T, yaml string, f func(t *testing.T, g *testGateway, dial func() *testkit.Client)) {
+	t.Helper()
+	atOnce(t, func(run runner) { eachTransport(run, yaml, f) })
+}
+
+func eachTransport(run runner, yaml string, f func(t *testing.T, g *testGateway, dial func() *testkit.Client)) {
 	for i, name := range []string{"plain", "TLS 1.2", "TLS 1.3"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		run(name, func(t *testing.T) {
 			g, list := transports(t, yaml)
 			f(t, g, list[i].dial)
 		})
@@ -343,7 +352,7 @@ func TestHeadsInPieces(t *testing.T) {
 
 func TestHeadTimeoutWhileParked(t *testing.T) {
 	t.Parallel()
-	onEach(t, static(soon+"timeouts: {head: 400ms}\n"), func(t *testing.T, g *testGateway, dial func() *testkit.Client) {
+	onEachAtOnce(t, static(soon+"timeouts: {head: 3s}\n"), func(t *testing.T, g *testGateway, dial func() *testkit.Client) {
 		c := dial()
 		c.Do(get("/first"))
 		c.Send("GET / HTTP/1.1\r\nHost: ")
@@ -361,7 +370,7 @@ func TestHeadTimeoutWhileParked(t *testing.T) {
 // TestHeadTimeGoesOn lets parking win no time: a byte now and then is not a head.
 func TestHeadTimeGoesOn(t *testing.T) {
 	t.Parallel()
-	onEach(t, static(soon+"timeouts: {head: 500ms}\n"), func(t *testing.T, g *testGateway, dial func() *testkit.Client) {
+	onEachAtOnce(t, static(soon+"timeouts: {head: 2s}\n"), func(t *testing.T, g *testGateway, dial func() *testkit.Client) {
 		c := dial()
 		c.Send("GET / HTTP/1.1\r\nHost: h\r\nX: ")
 		over := make(chan struct{})
@@ -511,7 +520,7 @@ func TestDribblingClients(t *testing.T) {
 
 func TestIdleTimeoutWhileParked(t *testing.T) {
 	t.Parallel()
-	onEach(t, static(soon+"timeouts: {idle: 400ms}\n"), func(t *testing.T, g *testGateway, dial func() *testkit.Client) {
+	onEachAtOnce(t, static(soon+"timeouts: {idle: 3s}\n"), func(t *testing.T, g *testGateway, dial func() *testkit.Client) {
 		c := dial()
 		for range 2 { // the time begins anew with each request
 			c.Do(get("/"))
@@ -526,7 +535,7 @@ func TestIdleTimeoutWhileParked(t *testing.T) {
 
 func TestMaxAgeWhileParked(t *testing.T) {
 	t.Parallel()
-	onEach(t, static(soon+"limits: {max_conn_age: 700ms}\n"), func(t *testing.T, g *testGateway, dial func() *testkit.Client) {
+	onEachAtOnce(t, static(soon+"limits: {max_conn_age: 4s}\n"), func(t *testing.T, g *testGateway, dial func() *testkit.Client) {
 		c := dial()
 		c.Do(get("/"))
 		g.waitParked(1)

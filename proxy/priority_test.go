@@ -73,6 +73,7 @@ func TestQueueTimeout(t *testing.T) {
 	for _, b := range busy {
 		expectStatus(t, "busy", b.Response("GET"), 200)
 	}
+	g.wait("free workers", func() bool { return g.running() == 0 }) // an answer is there before its worker is free
 	expectStatus(t, "same connection", c.Do(get("/again")), 200, "/again")
 	g.waitEnd(reason.Overloaded, 1)
 	if n := len(be.Requests()); n != 3 {
@@ -230,18 +231,20 @@ func (g *testGateway) occupy() {
 // critical one is served: nobody could know what it was.
 func TestWaitForWorkerCounts(t *testing.T) {
 	t.Parallel()
+	const timeout = time.Second
 	be := newGated(t)
-	g := newGateway(t, byClass(be.Addr(), "max: 1, queue: 1, queue_timeout: 20ms"))
+	g := newGateway(t, byClass(be.Addr(), "max: 1, queue: 1, queue_timeout: "+timeout.String()))
 	g.occupy()
 	bulk, normal, critical := g.send("/bulk"), g.send("/normal"), g.send("/critical")
 	g.wait("queue for a worker", func() bool { return g.workers.waiting.Load() == 3 })
 	since := g.now()
-	g.wait("end of queue_timeout", func() bool { return g.now()-since > 20*time.Millisecond })
+	g.wait("end of queue_timeout", func() bool { return g.now()-since > timeout })
 	be.release()
 	expectOverloaded(t, "bulk", bulk.Response("GET"))
 	expectOverloaded(t, "normal", normal.Response("GET"))
 	expectStatus(t, "critical", critical.Response("GET"), 200, "/critical")
-	// What it waited is not held against the next request.
+	// What it waited is not held against the next request, which has a worker at once.
+	g.wait("idle worker", func() bool { _, idle := g.workers.size(); return idle == 1 && g.running() == 0 })
 	expectStatus(t, "next", normal.Do(get("/next")), 200, "/next")
 	if n := g.late.Load(); n != 2 {
 		t.Errorf("%d late requests counted, want 2", n)

@@ -14,42 +14,47 @@ import (
 )
 
 // Timeouts in these tests are short for those that should pass, and long (or the
-// default) for all others, so that the reason tells which one it was.
+// default) for all others, so that the reason tells which one it was. Those that run
+// while the test has yet to do something are 2s: a busy machine may take one for it.
 
 func TestClientTimeouts(t *testing.T) {
 	t.Parallel()
 	be := testkit.NewRecorder(t, nil)
-	f := func(timeouts, send string, status int, why reason.Reason) {
-		t.Helper()
-		g := newGateway(t, toBackend(be.Addr())+"timeouts: {"+timeouts+"}")
-		c := g.dial()
-		c.Send(send)
-		resp := c.Response("POST")
-		expectStatus(t, timeouts, resp, status, "reason: "+why.String())
-		if resp.Get("Connection") != "close" {
-			t.Errorf("%s: Connection %q, want close", timeouts, resp.Get("Connection"))
+	atOnce(t, func(run runner) {
+		f := func(timeouts, send string, status int, why reason.Reason) {
+			run(timeouts, func(t *testing.T) {
+				g := newGateway(t, toBackend(be.Addr())+"timeouts: {"+timeouts+"}")
+				c := g.dial()
+				c.Send(send)
+				resp := c.Response("POST")
+				expectStatus(t, send, resp, status, "reason: "+why.String())
+				if resp.Get("Connection") != "close" {
+					t.Errorf("%q: Connection %q, want close", send, resp.Get("Connection"))
+				}
+				c.ExpectClosed()
+				g.waitEnd(why, 1)
+			})
 		}
-		c.ExpectClosed()
-		g.waitEnd(why, 1)
-	}
-	f("head: 100ms", "GET / HTTP/1.1\r\nHost:", 408, reason.HeadTimeout)
-	f("head: 100ms", "\r\n", 408, reason.HeadTimeout)
-	f("body: 100ms", request("POST", "/", "Content-Length: 5")+"abc", 408, reason.BodyTimeout)
-	f("body: 100ms", request("POST", "/", "Content-Length: 5"), 408, reason.BodyTimeout)
-	f("body: 100ms", chunkedPost("3\r\nabc\r\n"), 408, reason.BodyTimeout)
-	f("body: 100ms", chunkedPost("3\r\nabc\r\n0\r\nX: y\r\n"), 408, reason.BodyTimeout)
+		// It runs from the connection's beginning.
+		f("head: 2s", "GET / HTTP/1.1\r\nHost:", 408, reason.HeadTimeout)
+		f("head: 2s", "\r\n", 408, reason.HeadTimeout)
+		f("body: 100ms", request("POST", "/", "Content-Length: 5")+"abc", 408, reason.BodyTimeout)
+		f("body: 100ms", request("POST", "/", "Content-Length: 5"), 408, reason.BodyTimeout)
+		f("body: 100ms", chunkedPost("3\r\nabc\r\n"), 408, reason.BodyTimeout)
+		f("body: 100ms", chunkedPost("3\r\nabc\r\n0\r\nX: y\r\n"), 408, reason.BodyTimeout)
+	})
 }
 
 // TestHeadDribbles sends a byte at a time: each is early, the head is late.
 func TestHeadDribbles(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, "routes: [{static_response: {body: ok}}]\ntimeouts: {head: 200ms}")
+	g := newGateway(t, "routes: [{static_response: {body: ok}}]\ntimeouts: {head: 2s}")
 	c := g.dial()
 	c.Send("GET / HTTP/1.1\r\nHost: h\r\n")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(100 * time.Millisecond) // fewer fields than are too many
 		defer tick.Stop()
 		for c.TrySend("X: 1\r\n") == nil {
 			<-tick.C
@@ -66,7 +71,7 @@ func TestHeadDribbles(t *testing.T) {
 
 func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, "routes: [{static_response: {body: ok}}]\ntimeouts: {idle: 100ms, head: 300ms}")
+	g := newGateway(t, "routes: [{static_response: {body: ok}}]\ntimeouts: {idle: 100ms, head: 2s}")
 	c := g.dial()
 	expectStatus(t, "first", c.Do(get("/")), 200)
 	c.ExpectClosed() // in silence: a 408 could be taken for the answer to the next request
@@ -81,31 +86,35 @@ func TestIdleTimeout(t *testing.T) {
 
 func TestBackendTimeouts(t *testing.T) {
 	t.Parallel()
-	f := func(timeouts, send string, status int, why reason.Reason, steps ...testkit.Step) {
-		t.Helper()
-		gone := make(chan struct{})
-		be := testkit.NewScripts(t, func(conn int) []testkit.Step {
-			if conn > 0 {
-				return []testkit.Step{testkit.Hang()}
-			}
-			return append(steps, testkit.Gone(gone))
-		})
-		g := newGateway(t, toBackends("timeouts: {"+timeouts+"}", "", be.Addr()))
-		c := g.dial()
-		c.Send(send)
-		expectStatus(t, timeouts, c.Response("GET"), status, "reason: "+why.String())
-		g.waitEnd(why, 1)
-		wait1(t, "end of the backend's connection", gone)
-	}
-	interim := testkit.Send("HTTP/1.1 103 Early Hints\r\n\r\n")
-	f("response_header: 100ms", get("/"), 504, reason.BackendTimeout, testkit.Receive())
-	f("response_header: 100ms", get("/"), 504, reason.BackendTimeout, testkit.Receive(), testkit.Send("HTTP/1.1 200 OK\r\nX:"))
-	f("response_header: 100ms", get("/"), 504, reason.BackendTimeout, testkit.Receive(), interim)
-	f("response_header: 100ms", post("hi"), 504, reason.BackendTimeout, testkit.Receive())
-	f("response_header: 100ms", expecting("5")+"hello", 504, reason.BackendTimeout, testkit.Receive())
-	f("request: 100ms", get("/"), 504, reason.RequestTimeout, testkit.Receive())
-	f("request: 100ms", post(strings.Repeat("x", 100_000)), 504, reason.RequestTimeout, testkit.Receive())
-	f("request: 100ms", request("POST", "/", "Content-Length: 10")+"abc", 504, reason.RequestTimeout, testkit.ReceiveHead())
+	atOnce(t, func(run runner) {
+		f := func(timeouts, send string, status int, why reason.Reason, steps ...testkit.Step) {
+			run(timeouts, func(t *testing.T) {
+				gone := make(chan struct{})
+				be := testkit.NewScripts(t, func(conn int) []testkit.Step {
+					if conn > 0 {
+						return []testkit.Step{testkit.Hang()}
+					}
+					return append(steps, testkit.Gone(gone))
+				})
+				g := newGateway(t, toBackends("timeouts: {"+timeouts+"}", "", be.Addr()))
+				c := g.dial()
+				c.Send(send)
+				expectStatus(t, send, c.Response("GET"), status, "reason: "+why.String())
+				g.waitEnd(why, 1)
+				wait1(t, "end of the backend's connection", gone)
+			})
+		}
+		interim := testkit.Send("HTTP/1.1 103 Early Hints\r\n\r\n")
+		f("response_header: 100ms", get("/"), 504, reason.BackendTimeout, testkit.Receive())
+		f("response_header: 100ms", get("/"), 504, reason.BackendTimeout, testkit.Receive(), testkit.Send("HTTP/1.1 200 OK\r\nX:"))
+		f("response_header: 100ms", get("/"), 504, reason.BackendTimeout, testkit.Receive(), interim)
+		f("response_header: 100ms", post("hi"), 504, reason.BackendTimeout, testkit.Receive())
+		f("response_header: 100ms", expecting("5")+"hello", 504, reason.BackendTimeout, testkit.Receive())
+		// It runs from before the dial.
+		f("request: 4s", get("/"), 504, reason.RequestTimeout, testkit.Receive())
+		f("request: 4s", post(strings.Repeat("x", 100_000)), 504, reason.RequestTimeout, testkit.Receive())
+		f("request: 4s", request("POST", "/", "Content-Length: 10")+"abc", 504, reason.RequestTimeout, testkit.ReceiveHead())
+	})
 }
 
 // TestRouteTimeout prefers the route's deadline to the upstream's.
@@ -119,23 +128,26 @@ func TestRouteTimeout(t *testing.T) {
 // TestStalledBodies abort the response, so that a cut body cannot be taken for a whole one.
 func TestStalledBodies(t *testing.T) {
 	t.Parallel()
-	f := func(timeouts string, why reason.Reason, answer string) {
-		t.Helper()
-		be := testkit.NewScript(t, testkit.Receive(), testkit.Send(answer), testkit.Hang())
-		g := newGateway(t, toBackends("timeouts: {"+timeouts+"}", "", be.Addr()))
-		c := g.dial()
-		c.Send(get("/"))
-		resp, err := c.TryResponse("GET")
-		if err == nil {
-			t.Errorf("%s: %q was passed on as a whole response: %q", timeouts, answer, resp.Raw)
+	atOnce(t, func(run runner) {
+		f := func(timeouts string, why reason.Reason, answer string) {
+			run(timeouts, func(t *testing.T) {
+				be := testkit.NewScript(t, testkit.Receive(), testkit.Send(answer), testkit.Hang())
+				g := newGateway(t, toBackends("timeouts: {"+timeouts+"}", "", be.Addr()))
+				c := g.dial()
+				c.Send(get("/"))
+				resp, err := c.TryResponse("GET")
+				if err == nil {
+					t.Errorf("%q was passed on as a whole response: %q", answer, resp.Raw)
+				}
+				g.waitEnd(why, 1)
+				g.waitConnEnd(why, 1)
+			})
 		}
-		g.waitEnd(why, 1)
-		g.waitConnEnd(why, 1)
-	}
-	f("read: 100ms", reason.BackendStalled, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
-	f("read: 100ms", reason.BackendStalled, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-	f("read: 100ms", reason.BackendStalled, "HTTP/1.1 200 OK\r\n\r\nabc")
-	f("request: 100ms", reason.RequestTimeout, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+		f("read: 100ms", reason.BackendStalled, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+		f("read: 100ms", reason.BackendStalled, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+		f("read: 100ms", reason.BackendStalled, "HTTP/1.1 200 OK\r\n\r\nabc")
+		f("request: 2s", reason.RequestTimeout, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+	})
 }
 
 // TestClientStall has a client that does not read.

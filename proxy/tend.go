@@ -91,8 +91,7 @@ func (g *Gateway) sample() watchdog.Sample {
 func (g *Gateway) owned() int {
 	n := len(g.connections()) + int(g.meter.FDs.Listener.Load())
 	if g.lot != nil {
-		fresh, idle, head := g.lot.Count()
-		n += fresh + idle + head + 2*g.tunnels.Count()
+		n += g.lot.Len() + 2*g.tunnels.Count()
 		n += int(g.workers.waiting.Load() + g.handshakers.waiting.Load())
 	}
 	for _, set := range g.snap.Load().sets {

@@ -238,11 +238,20 @@ type way struct {
 // configuration, keys to the route's tunnel section.
 func onWays(t *testing.T, keys, more string, f func(t *testing.T, w *way)) {
 	t.Helper()
+	eachWay(parallel(t), keys, more, f)
+}
+
+// onWaysAtOnce is onWays for tests that wait more than they work.
+func onWaysAtOnce(t *testing.T, keys, more string, f func(t *testing.T, w *way)) {
+	t.Helper()
+	atOnce(t, func(run runner) { eachWay(run, keys, more, f) })
+}
+
+func eachWay(run runner, keys, more string, f func(t *testing.T, w *way)) {
 	for _, mode := range tunnelModes {
 		for k := range 4 {
 			secure, secureBackend := k&1 != 0, k&2 != 0
-			t.Run(fmt.Sprintf("%s client TLS %t backend TLS %t", mode, secure, secureBackend), func(t *testing.T) {
-				t.Parallel()
+			run(fmt.Sprintf("%s client TLS %t backend TLS %t", mode, secure, secureBackend), func(t *testing.T) {
 				w := &way{frames: mode == "frames", secure: secure}
 				upstream := ""
 				if w.be = newTunnelBackend(t, nil); secureBackend {
@@ -737,7 +746,7 @@ func TestTunnelIdleAndLifetime(t *testing.T) {
 	t.Parallel()
 	f := func(keys string, end reason.Reason) {
 		t.Helper()
-		onWays(t, keys+", jitter_percent: 0", "", func(t *testing.T, w *way) {
+		onWaysAtOnce(t, keys+", jitter_percent: 0", "", func(t *testing.T, w *way) {
 			client, backend := w.open()
 			talk(t, keys, client, backend)
 			if !w.frames {
@@ -756,15 +765,15 @@ func TestTunnelIdleAndLifetime(t *testing.T) {
 			w.waitNoTunnels()
 		})
 	}
-	f("idle: 300ms", reason.IdleTimeout)
-	f("lifetime: 300ms", reason.MaxLifetime)
+	f("idle: 3s", reason.IdleTimeout)
+	f("lifetime: 3s", reason.MaxLifetime)
 }
 
 // TestPingsKeepNoTunnel ends an idle tunnel though its client answers pings.
 func TestPingsKeepNoTunnel(t *testing.T) {
 	t.Parallel()
 	be := newTunnelBackend(t, nil)
-	g := newGateway(t, toBackends("", "tunnel: {mode: frames, ping_interval: 50ms, pong_timeout: 5s, idle: 600ms}", be.addr()))
+	g := newGateway(t, toBackends("", "tunnel: {mode: frames, ping_interval: 50ms, pong_timeout: 5s, idle: 3s}", be.addr()))
 	client, backend := be.open(g.dial())
 	pings := 0
 	for {

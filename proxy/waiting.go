@@ -41,8 +41,19 @@ func (g *Gateway) now() time.Duration {
 	return g.loops.Now()
 }
 
-// deadline is when d from now has passed for certain: the clock is coarse.
-func (g *Gateway) deadline(d time.Duration) time.Duration { return g.now() + d + reactor.TickInterval }
+// clock is the same by a look at the clock, for times that begin now.
+func (g *Gateway) clock() time.Duration {
+	if g.loops == nil {
+		return time.Since(g.started)
+	}
+	return g.loops.Clock()
+}
+
+// clockStep is by how much the coarse clock is behind at most, unless the loops are late.
+const clockStep = reactor.TickInterval
+
+// deadline is when d from now has passed for certain.
+func (g *Gateway) deadline(d time.Duration) time.Duration { return g.clock() + d + clockStep }
 
 // patience is how long a connection keeps its worker while it waits for a request. Only
 // one whose last request came soon after the one before is worth it: most connections that
@@ -97,7 +108,7 @@ func (c *clientConn) park() bool {
 	if c.tls != nil {
 		c.seat.Vacate()
 		tlsterm.Trim(c.tls)
-		p.TLS, p.Seat = c.tls, c.seat
+		p.TLS, p.Seat, p.Partial = c.tls, c.seat, tlsterm.Pending(c.tls)
 	}
 	c.setState(meter.Parked)
 	c.gw.place(p)
@@ -143,7 +154,7 @@ func (c *clientConn) ticket() park.Conn {
 	}
 	if c.begun != 0 {
 		p.Phase, p.Begun = park.Head, c.begun
-		p.Until = c.begun + snap.cfg.Timeouts.Head + reactor.TickInterval
+		p.Until = c.begun + snap.cfg.Timeouts.Head + clockStep
 	}
 	if age := snap.cfg.Limits.MaxConnAge; age > 0 && p.Phase == park.Idle {
 		p.Until = min(p.Until, c.gw.deadline(age-time.Since(c.since)))
@@ -301,7 +312,7 @@ func (g *Gateway) heat(v *visit) *clientConn {
 	}
 	shaken := p.Phase != park.Fresh || c.ln.tls.Load() == nil
 	if v.queued != 0 && shaken { // the wait for a handshake is no request's
-		c.queued = max(1, g.now()-v.queued)
+		c.queued = max(1, g.clock()-v.queued)
 	}
 	if p.Phase == park.Idle {
 		c.idleBy = p.Until

@@ -35,6 +35,10 @@ func newProcess(t *testing.T, yaml string) *testGateway {
 
 const watchful = "watchdog: {interval: 20ms, looks: 4, min_growth: 20}\n"
 
+// patient looks are for tests that plant a leak: a leak that does not grow for the time of
+// four looks has ended, and a busy machine may not let the test plant for a part of that.
+const patient = "watchdog: {interval: 500ms, looks: 4, min_growth: 20}\n"
+
 // leaks returns the lines of the log about leaks.
 func (g *testGateway) leaks() (lines []string) {
 	for line := range strings.Lines(g.logs.String()) {
@@ -50,17 +54,34 @@ func (g *testGateway) suspected(kind string) int {
 	return int(g.metric("tickgate_leak_suspected{", `kind="`+kind+`"`))
 }
 
+// growth is that of the leaks of a kind that the watchdog suspects now.
+func (g *testGateway) growth(kind string) (n int) {
+	for _, l := range g.watchdog.Leaks() {
+		if l.Kind == kind {
+			n += l.Growth
+		}
+	}
+	return n
+}
+
 // expectLeak plants a little more again and again until the leak is noticed, and beyond: it
-// is logged once, and the gauge stays up.
+// is logged once, and the gauge stays up. Each time is enough for a leak, since there may be
+// few of them between two looks.
 func (g *testGateway) expectLeak(kind string, plant func(), words ...string) {
 	g.t.Helper()
 	if g.suspected(kind) != 0 {
 		g.t.Fatalf("%s: a leak is suspected before there is one", kind)
 	}
-	planted := 0
+	pace := time.NewTicker(100 * time.Millisecond) // descriptors are limited
+	defer pace.Stop()
+	more := func() {
+		<-pace.C
+		for range 20 {
+			plant()
+		}
+	}
 	g.wait("report of a leak", func() bool {
-		plant()
-		planted++
+		more()
 		return len(g.leaks()) > 0
 	})
 	for line, want := g.leaks()[0], append(words, `"kind":"`+kind+`"`, `"level":"warn"`); len(want) > 0; want = want[1:] {
@@ -68,10 +89,13 @@ func (g *testGateway) expectLeak(kind string, plant func(), words ...string) {
 			g.t.Errorf("%s: no %s in %s", kind, want[0], line)
 		}
 	}
-	start := time.Now()
+	looks, last := 0, g.growth(kind)
 	g.wait("more looks", func() bool {
-		plant()
-		return time.Since(start) > 10*20*time.Millisecond
+		more()
+		if n := g.growth(kind); n != last {
+			looks, last = looks+1, n
+		}
+		return looks >= 3
 	})
 	if n := len(g.leaks()); n != 1 {
 		g.t.Errorf("%s: logged %d times:\n%s", kind, n, strings.Join(g.leaks(), ""))
@@ -83,7 +107,7 @@ func (g *testGateway) expectLeak(kind string, plant func(), words ...string) {
 
 // TestPlantedDescriptors leaks descriptors that are counted as clients.
 func TestPlantedDescriptors(t *testing.T) {
-	g := newProcess(t, static(soon+watchful))
+	g := newProcess(t, static(soon+patient))
 	g.dial().Do(get("/"))
 	g.waitParked(1)
 	var leaked []int
@@ -112,7 +136,7 @@ func TestPlantedDescriptors(t *testing.T) {
 func leakHere(end <-chan struct{}) { <-end }
 
 func TestPlantedGoroutines(t *testing.T) {
-	g := newProcess(t, static(soon+watchful))
+	g := newProcess(t, static(soon+patient))
 	end := make(chan struct{})
 	g.expectLeak(watchdog.Goroutines, func() { go leakHere(end) }, "leakHere")
 	if g.suspected(watchdog.Descriptors) != 0 {

@@ -81,6 +81,17 @@ func (b *buffers) trim(c *tls.Conn) {
 	}
 }
 
+// Pending reports whether a part of a record or of a handshake message has come, of which
+// Read says nothing: the rest is on its way. False if this build's crypto/tls is not known. Nobody
+// may use c meanwhile.
+func Pending(c *tls.Conn) bool {
+	if !layout.known {
+		return false
+	}
+	rawInput, _, hand := layout.of(c)
+	return rawInput.Len() > 0 || hand.Len() > 0
+}
+
 // of returns c's buffers. The layout must be known.
 func (b *buffers) of(c *tls.Conn) (rawInput *bytes.Buffer, input *bytes.Reader, hand *bytes.Buffer) {
 	p := unsafe.Pointer(c)

@@ -25,6 +25,7 @@ type process struct {
 	gateway *proxy.Gateway
 	admin   *admin.Server
 	cfg     *config.Config
+	signals chan os.Signal // since before start, so that none meets an end that was not in order
 
 	warnings []config.Problem // about cfg, to be logged
 }
@@ -74,6 +75,7 @@ func load(path string, out io.Writer) (*config.Config, []config.Problem, error) 
 // start opens logs, admin endpoint and listeners, in this order, so that whatever
 // fails is logged.
 func (p *process) start() (err error) {
+	p.catchSignals()
 	if p.log, err = errlog.Open(p.cfg.Log.Error); err != nil {
 		return err
 	}
@@ -140,25 +142,27 @@ func (p *process) reload() error {
 	return nil
 }
 
+func (p *process) catchSignals() {
+	signal.Ignore(syscall.SIGPIPE) // a log reader that went away must not end the process
+	p.signals = make(chan os.Signal, 8)
+	signal.Notify(p.signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGUSR1)
+}
+
 // wait serves signals until one ends the process.
 func (p *process) wait() error {
-	signal.Ignore(syscall.SIGPIPE) // a log reader that went away must not end the process
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGUSR1)
-	for s := range signals {
+	for s := range p.signals {
 		switch s {
 		case syscall.SIGHUP:
 			_ = p.reload() // logged, counted, and visible in the admin API
 		case syscall.SIGUSR1:
-			if err := p.gateway.ReopenLogs(); err != nil {
-				p.log.Error().Err(err).Msg("cannot reopen log files")
-			}
+			p.reopenLogs()
 		case syscall.SIGINT:
+			p.log.Info().Msg("stopped at once by SIGINT")
 			p.gateway.Stop()
 			p.stopAdmin()
 			return exitCode(130)
 		default:
-			p.drain(signals)
+			p.drain()
 			return nil
 		}
 	}
@@ -166,16 +170,14 @@ func (p *process) wait() error {
 }
 
 // drain ends the process in order; a SIGINT meanwhile ends it at once.
-func (p *process) drain(signals <-chan os.Signal) {
+func (p *process) drain() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
 		for {
 			select {
-			case s := <-signals:
-				if s == syscall.SIGINT {
-					cancel()
-				}
+			case s := <-p.signals:
+				p.whileDraining(s, cancel)
 			case <-ctx.Done():
 				return
 			}
@@ -183,6 +185,25 @@ func (p *process) drain(signals <-chan os.Signal) {
 	}()
 	p.gateway.Drain(ctx)
 	p.stopAdmin()
+}
+
+// whileDraining serves one signal of those that come during a drain.
+func (p *process) whileDraining(s os.Signal, cut func()) {
+	switch s {
+	case syscall.SIGINT:
+		p.log.Info().Msg("drain ended by SIGINT: what is open is cut")
+		cut()
+	case syscall.SIGUSR1:
+		p.reopenLogs()
+	default:
+		p.log.Info().Str("signal", s.String()).Msg("draining already; SIGINT would end it at once")
+	}
+}
+
+func (p *process) reopenLogs() {
+	if err := p.gateway.ReopenLogs(); err != nil {
+		p.log.Error().Err(err).Msg("cannot reopen log files")
+	}
 }
 
 func (p *process) stopAdmin() {

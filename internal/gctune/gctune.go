@@ -143,13 +143,17 @@ func (t *Tuner) run() {
 	}
 }
 
-// collected does what follows a collection.
+// collected is told that a collection has ended.
 func (t *Tuner) collected(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.adaptiveLocked() {
-		return
+	if t.adaptiveLocked() {
+		t.collectedLocked(now)
 	}
+}
+
+// collectedLocked does what follows a collection.
+func (t *Tuner) collectedLocked(now time.Time) {
 	s := t.rt.read()
 	headroom := t.wantLocked(s, now)
 	if n := s.Cycles - t.last.n; n > 0 {
@@ -202,6 +206,10 @@ func (t *Tuner) look(now time.Time) bool {
 		return false
 	}
 	u := t.rt.look()
+	if u.Cycles != t.last.n {
+		// It was not told: a sentinel that is allocated while a collection runs outlives it.
+		t.collectedLocked(now)
+	}
 	if t.quiet.look(u, t.last.live, now) {
 		t.asked++
 		return true

@@ -28,7 +28,7 @@ type fake struct {
 
 func (f *fake) read() Stats { return f.Stats }
 func (f *fake) look() usage {
-	return usage{Allocated: f.Allocated, Free: f.free, Stacks: f.stacks, Goroutines: f.Goroutines}
+	return usage{Allocated: f.Allocated, Free: f.free, Stacks: f.stacks, Goroutines: f.Goroutines, Cycles: f.Cycles}
 }
 func (f *fake) setGOGC(n int)      { f.GOGC = n; f.gogcs = append(f.gogcs, n) }
 func (f *fake) setLimit(max int64) { f.Limit = max; f.limits = append(f.limits, max) }

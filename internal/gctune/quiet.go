@@ -30,6 +30,8 @@ type usage struct {
 	// Stacks is the memory set aside for stacks, those of ended goroutines counted until a collection.
 	Stacks     uint64
 	Goroutines uint64
+	// Cycles counts collections.
+	Cycles uint64
 }
 
 // quiet decides when a process without traffic is collected. It is no more than its fields: what it

@@ -116,6 +116,7 @@ const (
 	fewFree
 	fewStacks
 	fewGoroutines
+	fewCycles
 
 	numFew
 )
@@ -125,6 +126,7 @@ var fewNames = [numFew]string{
 	fewFree:       "/memory/classes/heap/free:bytes",
 	fewStacks:     "/memory/classes/heap/stacks:bytes",
 	fewGoroutines: "/sched/goroutines:goroutines",
+	fewCycles:     "/gc/cycles/total:gc-cycles",
 }
 
 // runtimeCollector is the runtime of this process.
@@ -164,7 +166,7 @@ func (r *runtimeCollector) look() usage {
 	metrics.Read(r.few[:])
 	return usage{
 		Allocated: r.few[fewAllocated].Value.Uint64(), Free: r.few[fewFree].Value.Uint64(),
-		Stacks: r.few[fewStacks].Value.Uint64(), Goroutines: r.few[fewGoroutines].Value.Uint64(),
+		Stacks: r.few[fewStacks].Value.Uint64(), Goroutines: r.few[fewGoroutines].Value.Uint64(), Cycles: r.few[fewCycles].Value.Uint64(),
 	}
 }
 

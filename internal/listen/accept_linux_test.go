@@ -246,13 +246,18 @@ func TestAcceptFDStorm(t *testing.T) {
 			})
 		}
 		const each = 20
-		first := make(chan struct{}, 4*each)
+		first, closing := make(chan struct{}, 4*each), make(chan struct{})
 		for range 4 {
 			clients.Go(func() {
 				for range each {
-					conn, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
+					conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 					if err != nil {
-						return // closed
+						select {
+						case <-closing:
+							return
+						default:
+							continue // what is too slow now must not end the storm
+						}
 					}
 					if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 						t.Errorf("a client that was connected: %v", err)
@@ -263,6 +268,7 @@ func TestAcceptFDStorm(t *testing.T) {
 			})
 		}
 		<-first
+		close(closing)
 		if err := Retire([]net.Listener{ln}, 5*time.Millisecond); err != nil {
 			t.Errorf("Retire: %v", err)
 		}

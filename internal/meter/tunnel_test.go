@@ -266,7 +266,7 @@ func TestTunnelsDoNotAllocate(t *testing.T) {
 	allocs := testing.AllocsPerRun(1000, func() {
 		tn.Opened(OpaqueTunnel)
 		tn.Refused(TunnelsMax)
-		tn.Ended(time.Hour, reason.TunnelReset, Flows{ToBackend: Flow{Bytes: 1}})
+		tn.Ended(time.Hour, reason.ResetByClient, Flows{ToBackend: Flow{Bytes: 1}})
 	})
 	if allocs != 0 && !raceOn {
 		t.Errorf("%v allocations a tunnel, want none", allocs)

@@ -85,7 +85,8 @@ const (
 
 	ClosedByClient  // the client ended it in order
 	ClosedByBackend // the backend ended it in order
-	TunnelReset     // one side reset the connection, or vanished
+	ResetByClient   // the client reset the connection, vanished, or broke TLS
+	ResetByBackend  // the backend did
 	TunnelStalled   // one side took no bytes for longer than timeouts.write
 	PingTimeout     // no answer to the gateway's pings
 	BadFrame        // WebSocket framing broken (close code 1002)
@@ -158,7 +159,8 @@ var table = [numReasons]struct {
 	KilledByUser:        {"killed_by_user", 0},
 	ClosedByClient:      {"closed_by_client", 0},
 	ClosedByBackend:     {"closed_by_backend", 0},
-	TunnelReset:         {"tunnel_reset", 0},
+	ResetByClient:       {"reset_by_client", 0},
+	ResetByBackend:      {"reset_by_backend", 0},
 	TunnelStalled:       {"tunnel_stalled", 0},
 	PingTimeout:         {"ping_timeout", 0},
 	BadFrame:            {"bad_frame", 0},

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const testPatience = 10 * time.Second
+const testPatience = 30 * time.Second
 
 // within waits for ch, with a limit that only a bug reaches.
 func within[T any](t testing.TB, what string, ch <-chan T) (v T) {

@@ -358,7 +358,7 @@ func (c *Conn) writeStep(fd uintptr) bool {
 			// The peer took something since the last wait.
 			if d := c.writeFor.Load(); d > 0 {
 				c.writeBy.Store(c.sw.after(time.Duration(d)))
-			} else if c.stall > 0 {
+			} else if c.stall > 0 && (c.stalled || c.writeBy.Load() == 0) {
 				c.writeBy.Store(c.sw.after(c.stall))
 				c.stalled = true
 			}

@@ -9,6 +9,8 @@ import (
 const (
 	// SweepInterval is how often deadlines are looked at, and so how late one may fire.
 	SweepInterval = 50 * time.Millisecond
+	// mostStep is how far the clock moves from one sweep to the next, however late that is.
+	mostStep = SweepInterval + 10*time.Millisecond
 	// watchDelay is how long a request runs before the sweep looks whether its client is still there.
 	watchDelay = 100 * time.Millisecond
 	// shards spreads registration over locks; each is scanned by itself.
@@ -18,8 +20,11 @@ const (
 // Sweeper enforces the deadlines of its connections with one goroutine, instead
 // of a runtime timer for each read and write.
 type Sweeper struct {
-	start time.Time
-	now   atomic.Int64 // nanoseconds since start, plus one so that 0 is never a time
+	// now is the sweeper's clock: nanoseconds, from 1 so that 0 is never a time. It stands still
+	// between sweeps and makes no step beyond mostStep: while the machine is so busy that
+	// sweeps are late, deadlines are late with them. By the wall clock one that was set
+	// shortly before a late sweep would be over before it began.
+	now   atomic.Int64
 	next  atomic.Uint32
 	urges atomic.Int32
 	stop  chan struct{}
@@ -34,7 +39,7 @@ type Sweeper struct {
 
 // NewSweeper starts a sweeper. Close ends it.
 func NewSweeper() *Sweeper {
-	s := &Sweeper{start: time.Now(), stop: make(chan struct{})}
+	s := &Sweeper{stop: make(chan struct{})}
 	s.now.Store(1)
 	go s.run()
 	return s
@@ -57,17 +62,23 @@ func (s *Sweeper) run() {
 	t := time.NewTicker(SweepInterval)
 	defer t.Stop()
 	var hits []*Conn
+	last := time.Now()
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-t.C:
-			now := int64(time.Since(s.start)) + 1
-			s.now.Store(now)
-			hits = s.sweep(now, hits[:0])
+			now := time.Now()
+			hits = s.sweep(s.advance(now.Sub(last)), hits[:0])
+			last = now
 			clear(hits)
 		}
 	}
+}
+
+// advance moves the clock by what has passed since the sweep before.
+func (s *Sweeper) advance(passed time.Duration) (now int64) {
+	return s.now.Add(int64(min(passed, mostStep)))
 }
 
 // sweep finds the connections whose time has come and acts on them outside the
@@ -126,13 +137,12 @@ func (c *Conn) expireLocked(now int64, urged bool) (gone bool) {
 }
 
 // after returns the sweeper time d from now; 0 for d <= 0. As the sweeper's clock
-// stands still between sweeps, one interval is added: a deadline may fire late,
-// never early.
+// stands still between sweeps, one step is added: a deadline may fire late, never early.
 func (s *Sweeper) after(d time.Duration) int64 {
 	if d <= 0 {
 		return 0
 	}
-	return s.now.Load() + int64(d+SweepInterval)
+	return s.now.Load() + int64(d+mostStep)
 }
 
 // at converts a wall-clock deadline; the zero time is none, one that has passed
@@ -141,7 +151,7 @@ func (s *Sweeper) at(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
-	return max(1, int64(t.Sub(s.start)))
+	return s.now.Load() + max(0, int64(time.Until(t)+mostStep))
 }
 
 func (s *Sweeper) add(c *Conn) {

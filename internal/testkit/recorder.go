@@ -14,7 +14,7 @@ import (
 )
 
 // Patience is how long the kit waits for what should happen at once.
-const Patience = 10 * time.Second
+const Patience = 30 * time.Second
 
 // RecordedConn is what one connection to a Recorder brought.
 type RecordedConn struct {

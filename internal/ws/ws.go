@@ -95,6 +95,8 @@ type Piece struct {
 	Opcode Opcode
 	// Start and End say that the first and the last byte of a message are in this piece.
 	Start, End bool
+	// Empty says that the piece is a whole frame without payload.
+	Empty bool
 	// Code is the status code of a Close frame, NoStatus if it has none.
 	Code uint16
 }
@@ -227,7 +229,7 @@ func (in *Inspector) payload(p []byte, head int, start bool) (Piece, error) {
 			return in.fail(reason.BadText)
 		}
 	}
-	piece := Piece{N: head + n, Kind: Data, Opcode: in.message, Start: start, End: last}
+	piece := Piece{N: head + n, Kind: Data, Opcode: in.message, Start: start, End: last, Empty: head > 0 && in.left == 0}
 	in.key = turn(in.key, n)
 	in.left -= int64(n)
 	if last {

@@ -313,7 +313,7 @@ func TestPiecesSteps(t *testing.T) {
 		t.Errorf("PayloadOf = %q", got)
 	}
 	next(8, len(b), Piece{N: 8, Kind: Control, Opcode: Ping}, true, true)
-	next(9, len(b), Piece{N: 6, Kind: Data, Opcode: Text, End: true}, true, false)
+	next(9, len(b), Piece{N: 6, Kind: Data, Opcode: Text, End: true, Empty: true}, true, false)
 	next(10, len(b), Piece{N: 11, Kind: Control, Opcode: Close, Code: 4000}, true, false)
 	next(11, len(b), Piece{N: 6, Kind: Control, Opcode: Close, Code: NoStatus}, true, false)
 	next(12, 0, Piece{}, true, false)

@@ -17,9 +17,12 @@ const (
 	closing = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
 )
 
+// patient is a timeout that a busy machine does not reach.
+const patient = 5 * time.Second
+
 // run sends requests to a scripted backend until the backend's third connection is
 // reached, which ends the run.
-func run(t *testing.T, steps ...testkit.Step) Result {
+func run(t *testing.T, timeout time.Duration, steps ...testkit.Step) Result {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -29,7 +32,7 @@ func run(t *testing.T, steps ...testkit.Step) Result {
 		}
 		return steps
 	})
-	result, err := Run(ctx, Options{URL: "http://" + s.Addr() + "/a", Conns: 1, Timeout: 100 * time.Millisecond})
+	result, err := Run(ctx, Options{URL: "http://" + s.Addr() + "/a", Conns: 1, Timeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +43,7 @@ func TestOrderlyClosesAreNoFailures(t *testing.T) {
 	// f plays the steps on two connections and compares the orderly closes.
 	f := func(name string, steps ...testkit.Step) {
 		t.Run(name, func(t *testing.T) {
-			r := run(t, steps...)
+			r := run(t, patient, steps...)
 			if r.Failed() != 0 || r.OK < 2 || r.Closed < 2 {
 				t.Errorf("%+v", r)
 			}
@@ -51,19 +54,22 @@ func TestOrderlyClosesAreNoFailures(t *testing.T) {
 }
 
 func TestFailuresAreCounted(t *testing.T) {
-	f := func(name string, count func(Result) int64, steps ...testkit.Step) {
+	play := func(name string, timeout time.Duration, count func(Result) int64, steps ...testkit.Step) {
 		t.Run(name, func(t *testing.T) {
-			r := run(t, steps...)
+			r := run(t, timeout, steps...)
 			if count(r) < 2 || r.Failed() < count(r) || r.FirstError == "" {
 				t.Errorf("%+v", r)
 			}
 		})
 	}
+	f := func(name string, count func(Result) int64, steps ...testkit.Step) {
+		play(name, patient, count, steps...)
+	}
 	cut := func(r Result) int64 { return r.Cut }
 	unanswered := func(r Result) int64 { return r.Unanswered }
 	f("silent close", unanswered, testkit.Receive(), testkit.Close())
 	f("reset", unanswered, testkit.Receive(), testkit.Reset())
-	f("timeout", unanswered, testkit.Receive(), testkit.Hang())
+	play("timeout", 100*time.Millisecond, unanswered, testkit.Receive(), testkit.Hang())
 	f("half a head", cut, testkit.Receive(), testkit.Send("HTTP/1.1 200"), testkit.Close())
 	f("half a body", cut, testkit.Receive(), testkit.Send(whole[:len(whole)-1]), testkit.Close())
 	f("503", func(r Result) int64 { return r.Refused }, testkit.Receive(), testkit.Send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"))
@@ -102,6 +108,7 @@ func TestRefusedConnections(t *testing.T) {
 }
 
 func TestOverPlainAndTLS(t *testing.T) {
+	t.Parallel()
 	pair := testcert.New(t, "127.0.0.1")
 	certFile, keyFile := pair.Files(t)
 	backend := testkit.NewRecorder(t, nil)
@@ -115,7 +122,7 @@ func TestOverPlainAndTLS(t *testing.T) {
 		ended <- baseline.Serve(ctx, ln, baseline.Options{Backend: backend.Addr(), CertFile: certFile, KeyFile: keyFile})
 	}()
 	for _, target := range []string{"http://" + backend.Addr(), "https://" + ln.Addr().String()} {
-		r, err := Run(t.Context(), Options{URL: target, Conns: 3, Duration: 50 * time.Millisecond, Insecure: true})
+		r, err := Run(t.Context(), Options{URL: target, Conns: 3, Duration: time.Second, Insecure: true})
 		if err != nil || r.Failed() != 0 || r.OK == 0 || r.Dials != 3 {
 			t.Errorf("%s: %+v %v", target, r, err)
 		}

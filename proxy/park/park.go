@@ -88,6 +88,8 @@ type Conn struct {
 	Since int64
 	// Served is how many requests it has had.
 	Served uint32
+	// Partial says that a part of something has come that the caller cannot read yet.
+	Partial bool
 	// Parked is Group.Now of the moment of Park, which sets it.
 	Parked time.Duration
 	// Until is the Group.Now from which on it has expired; 0 is never. It is looked at
@@ -108,17 +110,18 @@ type Conn struct {
 // Info is what can be seen of a parked connection. Since anybody may have taken the
 // connection meanwhile, FD is a hint: fit for a look, not for reading or closing.
 type Info struct {
-	ID     uint64
-	FD     int
-	Peer   netip.AddrPort
-	Owner  uint32
-	Phase  Phase
-	Since  int64
-	Served uint32
-	Parked time.Duration
-	Until  time.Duration
-	TLS    bool
-	Rest   int // bytes in Conn.Rest
+	ID      uint64
+	FD      int
+	Peer    netip.AddrPort
+	Owner   uint32
+	Phase   Phase
+	Since   int64
+	Served  uint32
+	Parked  time.Duration
+	Until   time.Duration
+	TLS     bool
+	Partial bool
+	Rest    int // bytes in Conn.Rest
 }
 
 // Options are a lot's; both fields are required.
@@ -251,11 +254,21 @@ func (l *Lot) survey(f func(*shard, *view) bool) {
 	}
 }
 
-// Count returns the numbers of parked connections by phase.
+// Count returns the numbers of parked connections by phase, without those that linger.
 func (l *Lot) Count() (fresh, idle, head int) {
 	for _, s := range l.shards {
 		n := s.counts()
 		fresh, idle, head = fresh+n[Fresh], idle+n[Idle], head+n[Head]
 	}
 	return fresh, idle, head
+}
+
+// Len is the number of all connections in the lot.
+func (l *Lot) Len() (sum int) {
+	for _, s := range l.shards {
+		for _, n := range s.counts() {
+			sum += n
+		}
+	}
+	return sum
 }

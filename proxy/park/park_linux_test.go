@@ -68,7 +68,7 @@ func TestComesBackAsGiven(t *testing.T) {
 	conn := tls.Server(seat, &tls.Config{})
 	full := Conn{
 		FD: fd, ID: 1 << 60, Peer: netip.MustParseAddrPort("192.0.2.1:65535"), Owner: 1 << 31, Phase: Head, Since: 1 << 62,
-		Served: 1 << 31, Until: 1 << 61, Begun: 1 << 59, TLS: conn, Seat: seat, Rest: []byte("GET / HT"),
+		Served: 1 << 31, Until: 1 << 61, Begun: 1 << 59, Partial: true, TLS: conn, Seat: seat, Rest: []byte("GET / HT"),
 	}
 	f := func(name string, change func(*Conn)) {
 		t.Helper()
@@ -81,7 +81,7 @@ func TestComesBackAsGiven(t *testing.T) {
 
 			info := Info{
 				given.ID, given.FD, given.Peer, given.Owner, given.Phase, given.Since, given.Served, given.Parked, given.Until,
-				given.TLS != nil, len(given.Rest),
+				given.TLS != nil, given.Partial, len(given.Rest),
 			}
 			r.Each(func(got Info) bool {
 				if got != info {

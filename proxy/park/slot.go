@@ -51,6 +51,7 @@ const (
 	isArming
 	// isEvicted: evicted while arming; Park hands it out.
 	isEvicted
+	isPartial // Conn.Partial
 )
 
 // slab is the memory of a chunk. It has no pointers, so the garbage collector does not
@@ -101,6 +102,9 @@ func (c *chunk) put(conn *Conn, gen uint32) int {
 		fd: int32(conn.FD), owner: conn.Owner, served: conn.Served, gen: gen, phase: conn.Phase,
 	}
 	s.setPeer(conn.Peer)
+	if conn.Partial {
+		s.marks |= isPartial
+	}
 	if conn.Until != 0 {
 		c.until[i] = int64(conn.Until)
 		c.earliest = min(c.earliest, c.until[i])
@@ -127,7 +131,7 @@ func (c *chunk) remove(i int) Conn {
 	s := &c.slots[i]
 	conn := Conn{
 		FD: int(s.fd), ID: s.id, Peer: s.peer(), Owner: s.owner, Phase: s.phase, Since: s.since, Served: s.served,
-		Parked: time.Duration(s.parked), Until: c.deadline(i), Begun: time.Duration(s.begun),
+		Parked: time.Duration(s.parked), Until: c.deadline(i), Begun: time.Duration(s.begun), Partial: s.marks&isPartial != 0,
 	}
 	if t := c.secure(i); t != (secure{}) {
 		conn.TLS, conn.Seat = t.conn, t.seat
@@ -151,7 +155,7 @@ func (c *chunk) info(i int) Info {
 	s := &c.slots[i]
 	return Info{
 		ID: s.id, FD: int(s.fd), Peer: s.peer(), Owner: s.owner, Phase: s.phase, Since: s.since, Served: s.served,
-		Parked: time.Duration(s.parked), Until: c.deadline(i), TLS: c.secure(i).conn != nil, Rest: len(c.restOf(i)),
+		Parked: time.Duration(s.parked), Until: c.deadline(i), TLS: c.secure(i).conn != nil, Partial: s.marks&isPartial != 0, Rest: len(c.restOf(i)),
 	}
 }
 

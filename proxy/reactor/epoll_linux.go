@@ -36,7 +36,7 @@ const (
 // interest is what each Mode asks of the kernel; ERR and HUP always come.
 var interest = [...]uint32{
 	OneShotRead: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT,
-	EdgeBoth:    unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
+	EdgeBoth:    unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
 }
 
 func (p *poller) open() error {
@@ -151,6 +151,9 @@ func (p *poller) event(i int) (Token, Event) {
 	var ev Event
 	if e.Events&unix.EPOLLIN != 0 {
 		ev = Readable
+	}
+	if e.Events&unix.EPOLLPRI != 0 {
+		ev |= Urgent | Readable
 	}
 	if e.Events&unix.EPOLLOUT != 0 {
 		ev |= Writable

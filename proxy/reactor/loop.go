@@ -193,7 +193,7 @@ func (l *Loop) run() {
 	l.life.Unlock()
 }
 
-func (l *Loop) clock() time.Duration { return time.Since(l.group.start) }
+func (l *Loop) clock() time.Duration { return l.group.Clock() }
 
 // nextTick is the first tick after now on the grid that at lies on, so that ticks
 // do not drift however late they come.

@@ -90,6 +90,7 @@ const (
 	Readable   Event = 1 << iota // bytes, a connection to accept, or the end of the stream
 	Writable                     // room in the send buffer
 	PeerClosed                   // the peer ended its direction (RDHUP); bytes may still be unread
+	Urgent                       // urgent data: a short read does not mean an empty socket
 	Failed                       // an error is pending (ERR), or both directions ended (HUP)
 )
 
@@ -232,9 +233,13 @@ func (g *Group) Close() {
 // Loops returns the loops, in the order of their IDs. The slice is the group's.
 func (g *Group) Loops() []*Loop { return g.loops }
 
-// Now is the time since New, as of the latest wake of any loop, so never older than
-// about TickInterval while the loops run. It never goes back.
+// Now is the time since New, as of the latest wake of any loop: not older than about
+// TickInterval, unless every loop is late. It never goes back.
 func (g *Group) Now() time.Duration { return time.Duration(g.now.Load()) }
+
+// Clock is the time since New, by a look at the clock: Now may be as old as the longest
+// turn of a loop, and a time that begins then would be over too early.
+func (g *Group) Clock() time.Duration { return time.Since(g.start) }
 
 // advance sets the coarse clock. Loops that wake at once may come in any order.
 func (g *Group) advance(now time.Duration) {

@@ -45,7 +45,7 @@ type framing struct {
 	byeCode           [2]uint16 // of the Close frame wanted, by the side it is for
 	byeFin            [2]bool   // FIN follows it at once: the side broke the protocol
 	pingWanted        bool
-	pinged            bool // there may be Pongs to swallow
+	owed              uint32 // pings without an answer: as many Pongs are to be swallowed
 }
 
 // direction is what comes from one side.
@@ -136,7 +136,7 @@ func (lp *loop) inspect(i uint32, s *slot, d side, p []byte) bool {
 			break
 		}
 		next := pos + piece.N
-		answer := piece.Opcode == ws.Pong && d == client && fr.pinged && isOwnPong(p[pos:next])
+		answer := piece.Opcode == ws.Pong && d == client && fr.owed > 0 && isOwnPong(p[pos:next])
 		if why := lp.judge(s, fr, d, &piece, err, answer); why != reason.OK {
 			return lp.pass(i, s, d, p[sent:pos]) && lp.violated(i, s, fr, d, why, clean)
 		}
@@ -176,6 +176,7 @@ func (lp *loop) judge(s *slot, fr *framing, d side, piece *ws.Piece, err error, 
 	case err != nil:
 		return broken(err)
 	case answer:
+		fr.owed--
 		lp.stats.Pongs++
 		return reason.OK
 	case d == client && lp.overRate(s, fr, piece):
@@ -329,11 +330,12 @@ func (lp *loop) violated(i uint32, s *slot, fr *framing, d side, why reason.Reas
 }
 
 // overRate charges the client for a piece, and reports whether that is too much. With
-// Delay nothing is: the debt keeps the client from being read.
+// Delay nothing is: the debt keeps the client from being read. Control frames and empty
+// fragments cost as much as a message: they are as much work, and there is no end to them.
 func (lp *loop) overRate(s *slot, fr *framing, piece *ws.Piece) bool {
 	p := lp.policyOf(s)
 	over := false
-	if t := &lp.policies.entries[s.policy].value; t.messageCost > 0 && (piece.Start || piece.Kind == ws.Control) {
+	if t := &lp.policies.entries[s.policy].value; t.messageCost > 0 && (piece.Start || piece.Empty || piece.Kind == ws.Control) {
 		over = charge(&fr.messageAt, lp.now, t.messageCost)
 	}
 	if p.ByteRate > 0 {
@@ -402,7 +404,8 @@ func (lp *loop) ping(i uint32, s *slot, fr *framing) bool {
 		return true
 	}
 	lp.stats.Pings++
-	fr.pingAt, fr.pinged = lp.now, true
+	fr.pingAt = lp.now
+	fr.owed++
 	var room [maxHeld]byte
 	payload := binary.BigEndian.AppendUint32(append(room[:0], ownPing[:]...), uint32(lp.stats.Pings))
 	var frame [maxHeld]byte

@@ -68,6 +68,8 @@ func (lp *loop) Ready(t reactor.Token, ev reactor.Event) {
 		*f |= readable | hup
 	case ev&reactor.PeerClosed != 0:
 		*f |= readable | hup | finSeen
+	case ev&reactor.Urgent != 0:
+		*f |= readable | hup
 	case ev&reactor.Readable != 0:
 		*f |= readable
 	}

@@ -2,8 +2,11 @@ package relay
 
 import (
 	"bytes"
+	"net"
 	"testing"
+	"time"
 
+	gobwas "github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
 
 	"tickgate/internal/reason"
@@ -128,5 +131,53 @@ func TestOwnQueueStopsReading(t *testing.T) {
 			say(t, tn.client, []byte("more"))
 			hear(t, tn.backend, []byte("more"))
 		})
+	}
+}
+
+// TestUrgentData has a byte of urgent data amid others: a read ends before it, though the socket
+// is not empty.
+func TestUrgentData(t *testing.T) {
+	k := newKit(t, 1)
+	tn := k.open(Policy{}, plain)
+	await(t, "the tunnel", func() bool { return tunnels(k) == 1 })
+	raw, err := tn.client.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.relay.loops[0].call(func() { // so that all is there when the loop reads
+		_ = raw.Control(func(fd uintptr) {
+			for _, part := range []struct {
+				text  string
+				flags int
+			}{{"abc", 0}, {"U", unix.MSG_OOB}, {"efg", 0}} {
+				if _, err := unix.SendmsgN(int(fd), []byte(part.text), nil, nil, part.flags); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	})
+	hear(t, tn.backend, []byte("abcefg"))
+}
+
+// TestPongsBeyondPings sends more answers than there were pings: the rest is charged as any
+// frame.
+func TestPongsBeyondPings(t *testing.T) {
+	k := newKit(t, 1)
+	tn := k.open(Policy{Mode: Frames, ByteRate: 1000, Ping: 100 * time.Millisecond, Pong: time.Hour}, plain)
+	ping := next(t, client, tn.client)
+	if ping.Header.OpCode != gobwas.OpPing {
+		t.Fatalf("opcode %d, want a ping", ping.Header.OpCode)
+	}
+	pong := frame(client, gobwas.OpPong, true, ping.Payload)
+	go func() {
+		for range 10_000 {
+			if _, err := tn.client.Write(pong); err != nil {
+				return
+			}
+		}
+	}()
+	k.endsWith(tn.id, reason.TooFast)
+	if stats := k.relay.Stats(); stats.Pongs > stats.Pings {
+		t.Errorf("%d answers to %d pings are counted", stats.Pongs, stats.Pings)
 	}
 }

@@ -26,6 +26,9 @@ const (
 	answerTime = time.Second
 )
 
+// resetBy is why a tunnel ends that one side broke off.
+var resetBy = [...]reason.Reason{client: reason.ResetByClient, backend: reason.ResetByBackend}
+
 // endOf notes that side d has sent all, and passes it on.
 func (lp *loop) endOf(s *slot, d side, cut bool) {
 	s.f[d] = s.f[d]&^readable | ended
@@ -34,7 +37,7 @@ func (lp *loop) endOf(s *slot, d side, cut bool) {
 	if s.first == 0 {
 		s.first = uint8(d) + 1
 		if cut && s.flags&closing == 0 {
-			s.why = reason.TunnelReset
+			s.why = resetBy[d]
 		}
 	}
 }
@@ -57,7 +60,7 @@ func (lp *loop) refused(i uint32, s *slot, d side, err error) bool {
 // failed handles an error on the socket of side d, or of TLS on it.
 func (lp *loop) failed(i uint32, s *slot, d side) bool {
 	if s.f[d]&(ended|byeSeen) == 0 && s.flags&closing == 0 {
-		s.why = reason.TunnelReset
+		s.why = resetBy[d]
 		lp.finish(i, s, true)
 		return false
 	}
