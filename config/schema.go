@@ -127,8 +127,14 @@ type Limits struct {
 	MaxHead unit.Size `yaml:"max_head" default:"16KiB" min:"256B" max:"1MiB"`
 	// Most header fields.
 	MaxHeaders int `yaml:"max_headers" default:"100" min:"1" max:"1000"`
-	// Largest request body; 0 is no limit. Bodies are streamed, so this costs no memory.
+	// Largest request body; 0 is no limit. Large bodies are streamed, so this costs no memory.
 	MaxBody unit.Size `yaml:"max_body" default:"0B"`
+	// Largest request body, as it comes with its framing, that is awaited as a whole before the request takes a worker and a backend. Until then a
+	// connection whose body comes slowly waits parked, with what has come; a larger body, or one that the client sends only after "100 Continue",
+	// streams to the backend as it comes and takes both for as long. 0 streams every body. More takes slow clients of larger bodies off the
+	// workers and makes their requests repeatable, and costs that much memory for each body under way; less suits backends that must see a body
+	// while it comes. A chunked body is awaited until it ends or outgrows this, so clients that wait for an answer in the middle of one need 0.
+	RequestBuffer unit.Size `yaml:"request_buffer" default:"16KiB" max:"1MiB"`
 	// Largest response head from a backend.
 	MaxResponseHead unit.Size `yaml:"max_response_head" default:"32KiB" min:"256B" max:"1MiB"`
 	// Requests on one client connection before it is closed; 0 is no limit.
@@ -143,7 +149,7 @@ type ClientTimeouts struct {
 	Handshake time.Duration `yaml:"handshake" default:"10s" min:"1ms"`
 	// From the first byte of a request (or the accept of the connection) to the end of its head, dribbling or not.
 	Head time.Duration `yaml:"head" default:"10s" min:"1ms"`
-	// Longest pause while a request body arrives.
+	// Longest pause while a request body arrives. One that is awaited as a whole (limits.request_buffer) has to be so within four times this.
 	Body time.Duration `yaml:"body" default:"30s" min:"1ms"`
 	// Longest pause of a client in reading the response; in a tunnel, of either side in taking bytes.
 	Write time.Duration `yaml:"write" default:"30s" min:"1ms"`
@@ -314,6 +320,8 @@ type Route struct {
 	Priority string `yaml:"priority" default:"normal" enum:"critical|normal|bulk"`
 	// Largest request body on this route, instead of limits.max_body; 0 keeps that.
 	MaxBody unit.Size `yaml:"max_body" default:"0B"`
+	// Largest request body on this route that is awaited as a whole, instead of limits.request_buffer; 0 keeps that. With 1B all bodies stream.
+	RequestBuffer unit.Size `yaml:"request_buffer" default:"0B" max:"1MiB"`
 	// The whole request, instead of the upstream's timeouts.request; 0 keeps that.
 	Timeout time.Duration `yaml:"timeout" default:"0s" min:"0s"`
 	// Write this route's requests to the access log.

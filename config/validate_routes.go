@@ -165,7 +165,7 @@ func (v *validator) action(path string, r *Route, upstreams []string) {
 		}
 		return
 	}
-	for _, key := range []string{"rewrite", "request_headers", "timeout", "tag", "websocket", "max_body"} {
+	for _, key := range []string{"rewrite", "request_headers", "timeout", "tag", "websocket", "max_body", "request_buffer"} {
 		if v.isSet(path+"."+key) && len(set) == 1 {
 			v.warn(path+"."+key, "has no effect on %s", set[0])
 		}

@@ -363,6 +363,11 @@ func (g *Gate) Leave() {
 	}
 }
 
+// Resume takes the place of a holder who has left for a while. It neither waits nor is refused, as what
+// it resumes is under way and holds more than a place: so those who resume may exceed the limit,
+// and everyone else waits until enough have left. A Leave must follow.
+func (g *Gate) Resume() { g.state.Add(oneHolder) }
+
 func (g *Gate) leaveSlow() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

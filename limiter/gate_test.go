@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -504,4 +505,70 @@ func BenchmarkGate(b *testing.B) {
 	}
 	f(Critical)
 	f(Normal)
+}
+
+// TestResume takes a place again beyond the limit. Who waits has to wait for both.
+func TestResume(t *testing.T) {
+	g := NewGate(GateLimits{Max: 1, MaxWait: time.Minute})
+	f := func(step string, inUse, waiting int) {
+		t.Helper()
+		if st := g.Stats(); st.InUse != inUse || st.Waiting != waiting {
+			t.Fatalf("%s: %d in use and %d waiting, want %d and %d", step, st.InUse, st.Waiting, inUse, waiting)
+		}
+	}
+	enter := func() {
+		if _, ok := g.Enter(Normal, time.Time{}); !ok {
+			t.Error("refused")
+		}
+	}
+	enter()
+	g.Leave() // steps aside
+	enter()
+	g.Resume()
+	f("both", 2, 0)
+	if g.TryEnter(Critical) {
+		t.Fatal("entered beyond the limit")
+	}
+	entered := make(chan struct{})
+	go func() {
+		enter()
+		close(entered)
+	}()
+	for g.Stats().Waiting == 0 {
+		runtime.Gosched()
+	}
+	g.Leave()
+	f("one has left", 1, 1)
+	g.Leave()
+	<-entered
+	f("the waiter has the place", 1, 0)
+	g.Resume() // its Leave may even come later
+	g.Leave()
+	g.Leave()
+	f("nobody", 0, 0)
+}
+
+// TestResumeBalances has many step aside and resume while others enter and leave.
+func TestResumeBalances(t *testing.T) {
+	g := NewGate(GateLimits{Max: 2, MaxWait: time.Minute, MaxQueue: 1000})
+	var all sync.WaitGroup
+	for k := range 16 {
+		all.Go(func() {
+			for range 500 {
+				if _, ok := g.Enter(Class(k%3), time.Time{}); !ok {
+					continue // displaced
+				}
+				if k%2 == 0 {
+					g.Leave()
+					runtime.Gosched()
+					g.Resume()
+				}
+				g.Leave()
+			}
+		})
+	}
+	all.Wait()
+	if st := g.Stats(); st.InUse != 0 || st.Waiting != 0 {
+		t.Errorf("%d in use and %d waiting at the end", st.InUse, st.Waiting)
+	}
 }

@@ -10,7 +10,7 @@ import (
 // admit decides whether the request may run now. On true a worker is held until
 // leave.
 func (x *Exchange) admit() bool {
-	if limit := x.rt.maxBody; limit > 0 && x.req.ContentLength > limit {
+	if x.tooLarge() {
 		return x.fail(reason.BodyTooLarge)
 	}
 	waited, ok := x.enter()

@@ -186,7 +186,7 @@ func (x *Exchange) converse(be backendConn, fresh bool) error {
 	if !x.readResponseHead(be) {
 		return nil
 	}
-	x.body.answered.Store(true)
+	x.keepPlace()
 	be.sk.ArmRead(0)
 	if be.sk.Interrupted().Has(sock.ReadExpired) {
 		be.sk.Resume(sock.ReadExpired) // the head was whole as its time ended

@@ -25,7 +25,8 @@ type requestBody struct {
 	chunked  bool
 	left     int64 // bytes not yet read, of a body with Content-Length
 	chunks   h1.Chunked
-	prefix   []byte // framed for the backend
+	prefix   []byte // framed for the backend: room, or a part of the input buffer
+	room     []byte
 	received int64
 	limit    int64
 	complete bool // nothing is left to read
@@ -34,52 +35,72 @@ type requestBody struct {
 	failed   reason.Reason
 	done     chan struct{}
 	sentAt   time.Time // when the pump ended
-	once     bool
 
 	// Shared while the pump runs.
-	drained  atomic.Bool // the pump has read all of it; the last bytes may still be on their way
-	answered atomic.Bool // the final response head has come
+	drained atomic.Bool   // the pump has read all of it; the last bytes may still be on their way
+	place   atomic.Uint32 // a place
 }
+
+// place says whether a request whose body is pumped has its place at the gate. Whoever changes it
+// does to gate and crew what the change means (aside.go).
+type place = uint32
+
+const (
+	placeHeld  place = iota // it has, and may step aside
+	placeAside              // it has given it back while its client sends nothing
+	placeKept               // it has, to the end: the final response head has come
+)
 
 // begin looks at what the head promises.
 func (b *requestBody) begin(x *Exchange) {
 	b.chunked = x.req.Chunked
 	b.left = max(0, x.req.ContentLength)
 	b.complete = !b.chunked && b.left == 0
-	b.prefix = b.prefix[:0]
+	b.prefix, b.room = nil, b.room[:0]
 	b.received, b.limit = 0, 0
-	b.pumping, b.begun, b.once = false, false, false
+	b.pumping, b.begun = false, false
 	b.failed = reason.OK
 	b.drained.Store(false)
-	b.answered.Store(false)
+	b.place.Store(placeHeld)
 	if b.chunked {
 		b.chunks.Reset()
 	}
 }
 
-// takePrefix frames what has already arrived. It is idempotent.
+// takePrefix frames what has already arrived. Called again, it goes on with what has come since.
 func (x *Exchange) takePrefix() bool {
-	b := &x.body
-	if b.once || b.complete {
+	b, c := &x.body, x.c
+	if b.complete {
 		return true
 	}
-	b.once = true
+	if !b.chunked { // it goes on as it came
+		from := c.r - len(b.prefix)
+		c.r += b.pass(c.w - c.r)
+		b.prefix = c.in[from:c.r:c.r]
+		return true
+	}
 	b.limit = x.rt.maxBody
-	c := x.c
 	var n int
-	b.prefix, n = b.take(b.prefix, c.in[c.r:c.w])
+	b.room, n = b.take(b.room, c.in[c.r:c.w])
+	b.prefix = b.room
 	c.r += n
 	return b.failed == reason.OK || x.fail(b.failed)
+}
+
+// pass counts up to n bytes of a body with Content-Length as read, and returns how many.
+func (b *requestBody) pass(n int) int {
+	n = int(min(b.left, int64(n)))
+	b.left -= int64(n)
+	b.received += int64(n)
+	b.complete = b.left == 0
+	return n
 }
 
 // take consumes from src, appends it to dst as it goes to the backend, and returns
 // how much it consumed: never a byte beyond the body.
 func (b *requestBody) take(dst, src []byte) ([]byte, int) {
 	if !b.chunked {
-		n := int(min(b.left, int64(len(src))))
-		b.left -= int64(n)
-		b.received += int64(n)
-		b.complete = b.left == 0
+		n := b.pass(len(src))
 		return append(dst, src[:n]...), n
 	}
 	used := 0
@@ -134,6 +155,7 @@ func (x *Exchange) startPump(be backendConn) {
 		return
 	}
 	b.pumping, b.begun = true, true
+	b.place.Store(placeHeld)      // an answer to an attempt before is none to this one
 	be.sk.ArmRead(x.readLimit(0)) // the wait for the response begins when the body ends
 	if b.done == nil {
 		b.done = make(chan struct{}, 1)
@@ -145,32 +167,29 @@ func (x *Exchange) startPump(be backendConn) {
 // breaks off or breaks the framing takes the attempt with it; a backend that no
 // longer reads does not, since it may have answered already.
 func (x *Exchange) pumpBody(be backendConn) {
-	b, c := &x.body, x.c
-	bufs := pumpPool.Get().(*pumpBuffers)
+	b := &x.body
+	p := pump{bufs: pumpPool.Get().(*pumpBuffers)}
 	defer x.endPump(be)
-	timeouts := &x.snap.cfg.Timeouts
 	writeLimit := x.limits().Write
 	for !b.complete && b.failed == reason.OK {
-		c.sk.ArmRead(timeouts.Body)
-		n, err := c.rw.Read(bufs.in[:b.readSize(len(bufs.in))])
-		c.sk.ArmRead(0) // a slow backend is no fault of the client
-		if n == 0 && err != nil {
+		src, err := x.readPiece(&p)
+		if len(src) == 0 && err != nil {
 			b.failed = x.readFailure(err)
 			break
 		}
 		var used int
-		bufs.out, used = b.take(bufs.out[:0], bufs.in[:n])
-		c.unread(bufs.in[used:n])
+		p.bufs.out, used = b.take(p.bufs.out[:0], src)
+		x.c.unread(src[used:])
 		b.drained.Store(b.complete)
 		be.sk.ArmWrite(writeLimit)
-		_, err = be.rw.Write(bufs.out)
-		be.sk.ArmWrite(0) // nor the other way round
+		_, err = be.rw.Write(p.bufs.out)
+		be.sk.ArmWrite(0) // a slow backend is no fault of the client, nor the other way round
 		if err != nil {
 			b.failed = reason.BackendWriteFailed
 			break
 		}
 	}
-	pumpPool.Put(bufs)
+	p.release()
 }
 
 // endPump tells the attempt how the body ended. It is deferred, as a bug in the pump
@@ -180,11 +199,12 @@ func (x *Exchange) endPump(be backendConn) {
 		x.c.gw.logBug(p, "pumping a request body")
 		x.body.failed = reason.Internal
 	}
+	x.comeBack()
 	x.body.sentAt = time.Now()
 	switch x.body.failed {
 	case reason.OK, reason.BackendWriteFailed:
 		// After a failed write the response, if there is one, tells more.
-		if !x.body.answered.Load() {
+		if x.body.place.Load() != placeKept {
 			be.sk.ArmRead(x.readLimit(x.limits().ResponseHeader))
 		}
 	default:

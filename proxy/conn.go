@@ -31,17 +31,20 @@ type clientConn struct {
 	addrText []byte // in x
 	since    time.Time
 	from     park.Conn // as it was handed out, if it was parked
+	crew     *crew     // whose worker serves it; nil without a lot
 
 	// Owned by the worker (body.go says when a pump reads in).
 	in        []byte // in[r:w] is received and unread
 	first     []byte // what in is unless more is needed
 	buffer    *[]byte
+	large     *[]byte // of largeInPool, once a request needed it
 	r, w      int
 	readErr   error // of the last fill
 	x         *Exchange
 	requests  int
 	begun     time.Duration // when the first bytes of the head came, as far as known; 0 is now
 	idleBy    time.Duration // when the wait for a request ends
+	bodyBy    time.Duration // when the wait for the rest of a body ends, with which it parks; 0 is none
 	queued    time.Duration // the wait for a worker that its first request had
 	discarded int           // bytes thrown away while lingering
 	warm      bool          // its requests follow each other within workers.park_after
@@ -80,6 +83,12 @@ const firstBuffer = 4 << 10
 
 var inPool = sync.Pool{New: func() any { b := make([]byte, firstBuffer); return &b }}
 
+// largeIn is the size of the buffer that takes heads, and bodies awaited as a whole, that do not
+// fit into the first one.
+const largeIn = 32 << 10
+
+var largeInPool = sync.Pool{New: func() any { b := make([]byte, largeIn); return &b }}
+
 // run serves the connection until it ends, parks or becomes a tunnel.
 func (c *clientConn) run() {
 	defer c.leave()
@@ -97,11 +106,11 @@ func (c *clientConn) run() {
 	}
 }
 
-// recall takes up the part of a head that came before the connection parked.
+// recall takes up the part of a request that came before the connection parked.
 func (c *clientConn) recall() {
 	rest := c.from.Rest
 	if len(rest) > len(c.in) {
-		c.in = make([]byte, 2*len(rest))
+		c.grow(2 * len(rest))
 	}
 	c.w = copy(c.in, rest)
 	c.from.Rest = nil
@@ -349,10 +358,7 @@ func (c *clientConn) refuse(snap *Snapshot, r reason.Reason) {
 // fill reads once, into a larger buffer if it is full.
 func (c *clientConn) fill() bool {
 	if c.w == len(c.in) {
-		grown := make([]byte, 2*len(c.in))
-		c.w = copy(grown, c.in[c.r:c.w])
-		c.r = 0
-		c.in = grown
+		c.grow(2 * len(c.in))
 	}
 	var n int
 	n, c.readErr = c.rw.Read(c.in[c.w:]) // an error that comes with bytes comes again
@@ -360,14 +366,39 @@ func (c *clientConn) fill() bool {
 	return n > 0
 }
 
+// grow moves unread bytes into a buffer of n bytes or more. The old one stays as it is: a head
+// that was parsed is still there.
+func (c *clientConn) grow(n int) {
+	rest := c.in[c.r:c.w]
+	if c.large == nil && n <= largeIn {
+		c.large = largeInPool.Get().(*[]byte)
+		c.in = *c.large
+	} else {
+		c.in = make([]byte, n)
+	}
+	c.r, c.w = 0, copy(c.in, rest)
+}
+
 // compact moves unread bytes to the front, and gives up a grown buffer that they no
 // longer need.
 func (c *clientConn) compact() {
 	rest := c.in[c.r:c.w]
-	if len(rest) < len(c.first) {
+	small := len(rest) < len(c.first)
+	if small {
 		c.in = c.first
 	}
 	c.r, c.w = 0, copy(c.in, rest)
+	if small {
+		c.releaseLarge()
+	}
+}
+
+// releaseLarge gives the larger buffer back, which nothing may refer to any more.
+func (c *clientConn) releaseLarge() {
+	if c.large != nil {
+		largeInPool.Put(c.large)
+		c.large = nil
+	}
 }
 
 // unread puts bytes that belong to the next request back.
@@ -381,6 +412,9 @@ func (c *clientConn) unread(p []byte) {
 
 // next reports whether another request may follow.
 func (c *clientConn) next() bool {
+	if c.fate == fatePark {
+		return false // within a request, whose body is to come
+	}
 	c.requests++
 	if c.fate == fateRelay {
 		return false
@@ -551,6 +585,10 @@ func (c *clientConn) leave() {
 	case c.fate == fatePark && c.park(), c.fate == fateRelay && c.relay(), c.fate == fateLinger && c.linger():
 		c.unbind()
 	default:
+		if c.bodyBy != 0 { // it could not park
+			c.x.fail(orReason(c.killed(), reason.Internal))
+			c.x.finish()
+		}
 		if c.tls == nil || c.sk.Writable() { // close_notify is not worth a worker's wait
 			_ = c.rw.Close()
 		}

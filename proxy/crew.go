@@ -21,6 +21,7 @@ type crew struct {
 
 	mu      sync.Mutex
 	limit   int       // guarded by mu
+	lent    int       // guarded by mu; further workers, for those that only wait (lend)
 	running int       // guarded by mu
 	idle    []*worker // guarded by mu; the one to be used next is last
 	queue   []visit   // guarded by mu; a ring
@@ -52,7 +53,24 @@ func (w *crew) setLimit(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.limit = n
-	for w.running < w.limit && w.waiting.Load() > 0 {
+	w.fillLocked()
+}
+
+// lend allows n more workers, or -n fewer: one in the middle of a visit that waits for its client
+// has another one work in its place, and gives that up when it goes on.
+func (w *crew) lend(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lent += n
+	w.fillLocked()
+}
+
+// mostLocked is how many workers there may be.
+func (w *crew) mostLocked() int { return w.limit + w.lent }
+
+// fillLocked starts workers for what waits, as far as there may be more.
+func (w *crew) fillLocked() {
+	for w.running < w.mostLocked() && w.waiting.Load() > 0 {
 		w.startLocked(w.nextLocked())
 	}
 }
@@ -76,7 +94,7 @@ func (w *crew) put(v visit) {
 		wk.next <- v
 		return
 	}
-	if w.running < w.limit {
+	if w.running < w.mostLocked() {
 		w.startLocked(v)
 		w.mu.Unlock()
 		return
@@ -106,7 +124,7 @@ func (w *crew) another(wk *worker) (v visit, ok bool) {
 	if w.waiting.Load() > 0 {
 		return w.nextLocked(), true
 	}
-	if w.running > w.limit || w.stopped {
+	if w.running > w.mostLocked() || w.stopped {
 		w.running--
 		close(wk.next)
 		return visit{}, false

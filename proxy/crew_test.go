@@ -299,3 +299,25 @@ func TestCrewStorm(t *testing.T) {
 	w.stop()
 	waitFor(t, "end of the workers", func() bool { r, _ := w.size(); return r == 0 })
 }
+
+// TestLend lets one more work for each that only waits.
+func TestLend(t *testing.T) {
+	t.Parallel()
+	w := newTestCrew(t, 1)
+	w.puts(1, 2, 3)
+	w.expect("full", 1, 0, 2, 1)
+	w.lend(1)
+	w.expect("one lent", 2, 0, 1, 1, 2)
+	w.setLimit(2)
+	w.expect("a larger limit on top", 3, 0, 0, 1, 2, 3)
+	w.puts(4)
+	w.expect("full again", 3, 0, 1, 1, 2, 3)
+	w.lend(-1)
+	w.ends(1)
+	w.expect("what waits is served first", 3, 0, 0, 1, 2, 3, 4)
+	w.ends(1)
+	w.expect("given back", 2, 0, 0, 1, 2, 3, 4)
+	w.ends(2)
+	w.expect("the rest stays", 2, 2, 0, 1, 2, 3, 4)
+	w.stop()
+}

@@ -89,7 +89,7 @@ func (g *Gateway) awaitEnds(ctx context.Context) {
 // mayClose reports whether a parked connection can be closed without losing a request:
 // no part of one is here, nor probably on the way.
 func mayClose(i *park.Info) bool {
-	return !i.Partial && i.Phase != park.Head && i.Phase != park.Linger && (i.Served > 0 || time.Since(time.Unix(0, i.Since)) >= firstRequest)
+	return !i.Partial && i.Phase != park.Head && i.Phase != park.Body && i.Phase != park.Linger && (i.Served > 0 || time.Since(time.Unix(0, i.Since)) >= firstRequest)
 }
 
 // cut ends what is open.

@@ -51,7 +51,7 @@ func TestEarlyResponseCutDuringUpload(t *testing.T) {
 	be := testkit.NewScript(t, testkit.ReceiveHead(), testkit.Send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"), testkit.WaitFor(cut), testkit.CloseWrite(), testkit.Hang())
 	g := newGateway(t, toBackend(be.Addr()))
 	c := g.dial()
-	c.Send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+	c.Send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
 	c.Until("abc")
 	close(cut)
 	g.waitEnd(reason.BackendTruncated, 1)
@@ -140,6 +140,7 @@ func TestKilled(t *testing.T) {
 	served := func(_ *testGateway, c *testkit.Client) { c.Until("\r\n\r\n") }
 	f("half a head", flood.Addr(), "GET / HT", atOnce)
 	f("a body", flood.Addr(), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", atOnce)
+	f("a large body", flood.Addr(), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", atOnce)
 	f("a download", flood.Addr(), get("/"), served)
 	f("a tunnel", deaf.Addr(), upgrade(), served)
 	f("a half-closed tunnel", deaf.Addr(), upgrade(), func(g *testGateway, c *testkit.Client) {

@@ -27,6 +27,7 @@ type Exchange struct {
 	body  requestBody
 	start time.Time // when its first byte came, as far as known
 	read  time.Time // when its head was whole
+	ready time.Time // when enough of its body was here (gather)
 
 	// Set by route.
 	rt       *route
@@ -110,6 +111,7 @@ func (c *clientConn) unbind() {
 	x.c, c.x = nil, nil
 	exchangePool.Put(x)
 	inPool.Put(c.buffer)
+	c.releaseLarge()
 	c.buffer, c.first, c.in, c.r, c.w = nil, nil, nil, 0, 0
 }
 
@@ -123,9 +125,10 @@ func (x *Exchange) shrink() {
 	if cap(x.scratch) > keepBytes {
 		x.scratch = nil
 	}
-	if cap(x.body.prefix) > keepBytes {
-		x.body.prefix = nil
+	if cap(x.body.room) > keepBytes {
+		x.body.room = nil
 	}
+	x.body.prefix = nil
 }
 
 // lowerHost returns host in lower case and without its port, for matching.
@@ -149,6 +152,7 @@ func (x *Exchange) lowerHost(host []byte) []byte {
 func (x *Exchange) begin(snap *Snapshot) {
 	x.snap = snap
 	x.read = time.Now()
+	x.ready = x.read
 	x.start = x.read.Add(-x.c.sinceFirstByte())
 	x.rt, x.up, x.backend = snap.noRoute, nil, nil
 	x.captures = nil

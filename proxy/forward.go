@@ -58,7 +58,7 @@ func (forwardAction) serve(x *Exchange) {
 	}
 	x.rb.acquire()
 	defer x.rb.release()
-	x.up.Budget().Request(x.read)
+	x.up.Budget().Request(x.ready)
 	var tried upstream.Tried
 	for n := 1; ; n++ {
 		x.backend = up.set.Take(x.hashKey(), &tried)
@@ -91,7 +91,7 @@ func orReason(r, other reason.Reason) reason.Reason {
 // try makes one attempt at x.backend.
 func (x *Exchange) try(n int) {
 	up := x.rt.upstream
-	x.att = attempt{number: n, backend: x.backend, start: x.read.Add(x.phases.Queue - x.waited)}
+	x.att = attempt{number: n, backend: x.backend, start: x.ready.Add(x.phases.Queue - x.waited)}
 	if n > 1 {
 		x.att.start = time.Now()
 	}

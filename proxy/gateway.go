@@ -61,6 +61,7 @@ type Gateway struct {
 	progress   atomic.Pointer[drainProgress]
 	snaps      snapshotCount
 	obituaries atomic.Int32  // lines about tunnels on their way to the log
+	aside      atomic.Int64  // requests whose body stalls, so that their place is free
 	late       atomic.Uint64 // requests refused since no worker could read them in time
 	nextID     atomic.Uint64
 	expiries   atomic.Pointer[[]expiry]

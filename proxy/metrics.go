@@ -17,7 +17,7 @@ import (
 
 // Metrics describes the series that this package adds to those of package meter.
 var Metrics = []meter.Desc{
-	{Name: "tickgate_workers", Type: "gauge", Labels: "state (busy, waiting)", Help: "Requests being served, and requests waiting for a free worker."},
+	{Name: "tickgate_workers", Type: "gauge", Labels: "state (busy, waiting, aside)", Help: "Requests being served, requests waiting for a free worker, and requests that have given their worker back while the client pauses in a body that streams."},
 	{Name: "tickgate_workers_max", Type: "gauge", Help: "Most requests served at once (workers.max)."},
 	{Name: "tickgate_workers_queued_total", Type: "counter", Help: "Requests that had to wait for a free worker."},
 	{Name: "tickgate_workers_rejected_total", Type: "counter", Help: "Requests that found no free worker within workers.queue_timeout."},
@@ -51,6 +51,7 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 	st := g.gate.Stats()
 	metrics.WriteGaugeUint64(w, `tickgate_workers{state="busy"}`, uint64(st.InUse))
 	metrics.WriteGaugeUint64(w, `tickgate_workers{state="waiting"}`, uint64(st.Waiting))
+	metrics.WriteGaugeUint64(w, `tickgate_workers{state="aside"}`, uint64(max(0, g.aside.Load())))
 	metrics.WriteGaugeUint64(w, "tickgate_workers_max", uint64(st.Max))
 	metrics.WriteCounterUint64(w, "tickgate_workers_queued_total", st.Waited)
 	metrics.WriteCounterUint64(w, "tickgate_workers_rejected_total", st.Rejected+g.late.Load())

@@ -37,6 +37,7 @@ type route struct {
 	compress  *compression
 	websocket bool
 	maxBody   int64
+	gathers   int64 // largest body that is awaited as a whole
 	timeout   time.Duration
 	accessLog bool
 	class     limiter.Class

@@ -256,7 +256,7 @@ func TestRequestStreams(t *testing.T) {
 			_, err := c.Write(testkit.OK("done"))
 			return err
 		}))
-		g := newGateway(t, toBackend(be.Addr()))
+		g := newGateway(t, toBackend(be.Addr())+"limits: {request_buffer: 0B}")
 		c := g.dial()
 		c.Send(head)
 		for _, p := range pieces {
@@ -329,6 +329,7 @@ upstreams: {be: {servers: [{address: "`+be.Addr()+`"}]}}
 limits: {max_body: 10B}
 routes:
   - {path: /big, upstream: be, max_body: 20B}
+  - {path: /stream, upstream: be, request_buffer: 1B}
   - {path: /, upstream: be}
 `)
 	f := func(raw string, want int) {
@@ -350,7 +351,7 @@ routes:
 
 	// A chunked body that outgrows the limit after the request was sent on.
 	c := g.dial()
-	c.Send(chunkedPost("1\r\na\r\n"))
+	c.Send(strings.Replace(chunkedPost("1\r\na\r\n"), "POST /", "POST /stream", 1))
 	g.wait("first chunk at the backend", func() bool {
 		return slices.ContainsFunc(be.Conns(), func(c testkit.RecordedConn) bool { return bytes.HasSuffix(c.Raw, []byte("1\r\na\r\n")) })
 	})

@@ -192,7 +192,7 @@ func TestClientGone(t *testing.T) {
 		arrived, gone := make(chan struct{}), make(chan struct{})
 		steps := append([]testkit.Step{testkit.ReceiveHead(), testkit.Signal(arrived)}, answer...)
 		be := testkit.NewScript(t, append(steps, testkit.Gone(gone))...)
-		g := newGateway(t, toBackend(be.Addr()))
+		g := newGateway(t, toBackend(be.Addr())+"limits: {request_buffer: 0B}")
 		c := g.dial()
 		c.Send(send)
 		wait1(t, "request at the backend", arrived)

@@ -113,7 +113,7 @@ func TestBackendTimeouts(t *testing.T) {
 		// It runs from before the dial.
 		f("request: 4s", get("/"), 504, reason.RequestTimeout, testkit.Receive())
 		f("request: 4s", post(strings.Repeat("x", 100_000)), 504, reason.RequestTimeout, testkit.Receive())
-		f("request: 4s", request("POST", "/", "Content-Length: 10")+"abc", 504, reason.RequestTimeout, testkit.ReceiveHead())
+		f("request: 4s", request("POST", "/", "Content-Length: 30000")+"abc", 504, reason.RequestTimeout, testkit.ReceiveHead())
 	})
 }
 

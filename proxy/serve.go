@@ -6,9 +6,12 @@ import "tickgate/internal/reason"
 // for which the request ends; an answer that the phases did not send is sent here.
 func (x *Exchange) serve() {
 	defer x.rescue()
-	if x.route() && x.admit() {
+	if x.route() && x.gather() && x.admit() {
 		x.rt.action.serve(x)
 		x.leave()
+	}
+	if x.c.fate == fatePark {
+		return // it begins anew with more of its body
 	}
 	if x.ended != reason.OK && !x.started {
 		x.replyError()

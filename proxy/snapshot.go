@@ -141,6 +141,7 @@ func (b *builder) route(r *config.Route, index int) (*route, error) {
 	rt := &route{
 		name: r.Name, index: index, tag: r.Tag, websocket: r.WebSocket, timeout: r.Timeout, accessLog: r.AccessLog,
 		maxBody: cmp.Or(int64(r.MaxBody), int64(b.cfg.Limits.MaxBody)),
+		gathers: cmp.Or(int64(r.RequestBuffer), int64(b.cfg.Limits.RequestBuffer)),
 	}
 	if rt.name == "" {
 		rt.name = defaultName(r)

@@ -14,7 +14,7 @@ import (
 )
 
 // Connections without a worker wait in the lot (package park): new ones for their first
-// byte, idle ones for their next request, slow ones for the rest of a head. From there
+// byte, idle ones for their next request, slow ones for the rest of a head or a small body. From there
 // they come back as visits to a crew of workers.
 
 const (
@@ -31,6 +31,7 @@ type visit struct {
 	conn   park.Conn
 	why    park.Why
 	queued time.Duration // since when it waited for a worker; 0 if it did not
+	shakes bool          // it begins with a handshake, and belongs to that crew
 }
 
 // now is the reactor's coarse clock.
@@ -156,6 +157,11 @@ func (c *clientConn) ticket() park.Conn {
 		p.Phase, p.Begun = park.Head, c.begun
 		p.Until = c.begun + snap.cfg.Timeouts.Head + clockStep
 	}
+	if c.bodyBy != 0 {
+		now := c.gw.clock()
+		p.Phase, p.Until = park.Body, c.bodyBy
+		p.Begun, p.Whole = now-time.Since(c.x.start), now-time.Since(c.x.read)
+	}
 	if age := snap.cfg.Limits.MaxConnAge; age > 0 && p.Phase == park.Idle {
 		p.Until = min(p.Until, c.gw.deadline(age-time.Since(c.since)))
 	}
@@ -203,6 +209,10 @@ func (g *Gateway) wake(p park.Conn, why park.Why) {
 	case p.Phase == park.Linger:
 		g.lingered(p, why)
 		return
+	case p.Phase == park.Body: // the request is to be counted, however it ends
+		if why == park.Gone {
+			why = park.Ready // to read is to find out
+		}
 	case why == park.Evicted && g.draining.Load() && !g.stopping.Load() && readable(p.FD):
 		why = park.Ready // a request came in the same moment: it gets its answer
 	case why == park.Gone:
@@ -222,6 +232,7 @@ func (g *Gateway) wake(p park.Conn, why park.Why) {
 			g.place(p) // the kernel tells when there is enough
 			return
 		}
+		v.shakes = true
 		g.handshakers.put(v)
 		return
 	}
@@ -287,6 +298,8 @@ func (g *Gateway) ended(ln *listener, peer netip.AddrPort, state meter.ConnState
 func (g *Gateway) visit(v *visit) {
 	c := g.heat(v)
 	switch {
+	case v.conn.Phase == park.Body && (v.why != park.Ready || g.stopping.Load()):
+		c.abandonBody(v)
 	case g.stopping.Load(): // cut knows those with a worker and in the lot, not those on their way
 		c.end = reason.ShutDown
 		c.leave()
@@ -313,6 +326,10 @@ func (g *Gateway) heat(v *visit) *clientConn {
 	shaken := p.Phase != park.Fresh || c.ln.tls.Load() == nil
 	if v.queued != 0 && shaken { // the wait for a handshake is no request's
 		c.queued = max(1, g.clock()-v.queued)
+	}
+	c.crew = g.workers
+	if v.shakes {
+		c.crew = g.handshakers
 	}
 	if p.Phase == park.Idle {
 		c.idleBy = p.Until

@@ -54,6 +54,8 @@ const (
 	Idle
 	// Head: a part of a request head has come and is in Conn.Rest.
 	Head
+	// Body: a whole request head and a part of its body have come and are in Conn.Rest.
+	Body
 	// Linger: nothing more is sent, and what comes is thrown away until the peer closes.
 	Linger
 	phases
@@ -68,6 +70,8 @@ func (p Phase) String() string {
 		return "idle"
 	case Head:
 		return "head"
+	case Body:
+		return "body"
 	case Linger:
 		return "linger"
 	default:
@@ -101,6 +105,8 @@ type Conn struct {
 	Seat  *sock.Seat
 	// Rest is what was read and not used. It is kept as it is, not copied.
 	Rest []byte
+	// Whole is the caller's: when the head in Rest was whole. It is kept only with a Rest.
+	Whole time.Duration
 	// Loop is where FD is registered, set when the connection is handed out. Give it back
 	// unchanged, which saves registering again. Until then the registration is without
 	// effect: an event that still comes is ignored.
@@ -254,11 +260,12 @@ func (l *Lot) survey(f func(*shard, *view) bool) {
 	}
 }
 
-// Count returns the numbers of parked connections by phase, without those that linger.
+// Count returns the numbers of parked connections by phase, without those that linger. Those with a
+// part of a body count as head.
 func (l *Lot) Count() (fresh, idle, head int) {
 	for _, s := range l.shards {
 		n := s.counts()
-		fresh, idle, head = fresh+n[Fresh], idle+n[Idle], head+n[Head]
+		fresh, idle, head = fresh+n[Fresh], idle+n[Idle], head+n[Head]+n[Body]
 	}
 	return fresh, idle, head
 }

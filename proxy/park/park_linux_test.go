@@ -68,7 +68,7 @@ func TestComesBackAsGiven(t *testing.T) {
 	conn := tls.Server(seat, &tls.Config{})
 	full := Conn{
 		FD: fd, ID: 1 << 60, Peer: netip.MustParseAddrPort("192.0.2.1:65535"), Owner: 1 << 31, Phase: Head, Since: 1 << 62,
-		Served: 1 << 31, Until: 1 << 61, Begun: 1 << 59, Partial: true, TLS: conn, Seat: seat, Rest: []byte("GET / HT"),
+		Served: 1 << 31, Until: 1 << 61, Begun: 1 << 59, Partial: true, TLS: conn, Seat: seat, Rest: []byte("GET / HT"), Whole: 1 << 58,
 	}
 	f := func(name string, change func(*Conn)) {
 		t.Helper()
@@ -108,7 +108,7 @@ func TestComesBackAsGiven(t *testing.T) {
 	f("everything", func(*Conn) {})
 	f("nothing", func(c *Conn) { *c = Conn{FD: fd} })
 	f("plain", func(c *Conn) { c.TLS, c.Seat = nil, nil })
-	f("no rest", func(c *Conn) { c.Rest = nil })
+	f("no rest", func(c *Conn) { c.Rest, c.Whole = nil, 0 })
 	f("empty rest with room", func(c *Conn) { c.Rest = make([]byte, 0, 8) })
 	f("no deadline", func(c *Conn) { c.Until = 0 })
 	f("no address", func(c *Conn) { c.Peer = netip.AddrPort{} })
@@ -497,5 +497,6 @@ func TestWords(t *testing.T) {
 	f(Fresh, "fresh")
 	f(Idle, "idle")
 	f(Head, "head")
+	f(Body, "body")
 	f(phases, "unknown")
 }

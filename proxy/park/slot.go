@@ -67,6 +67,12 @@ type secure struct {
 	seat *sock.Seat
 }
 
+// part is what a connection within a request keeps.
+type part struct {
+	bytes []byte
+	whole int64
+}
+
 // chunk is a slab and what belongs to it. Those of a shard are guarded by its lock.
 type chunk struct {
 	*slab
@@ -77,7 +83,7 @@ type chunk struct {
 	// Side slices, allocated when a slot first needs them and dropped by trim.
 	tls     *[chunkSize]secure
 	tlsUsed int
-	rest    *[chunkSize][]byte
+	rest    *[chunkSize]part
 	resting int // slots with a rest
 }
 
@@ -118,9 +124,9 @@ func (c *chunk) put(conn *Conn, gen uint32) int {
 	}
 	if conn.Rest != nil {
 		if c.rest == nil {
-			c.rest = new([chunkSize][]byte)
+			c.rest = new([chunkSize]part)
 		}
-		c.rest[i] = conn.Rest
+		c.rest[i] = part{conn.Rest, int64(conn.Whole)}
 		c.resting++
 	}
 	return i
@@ -139,8 +145,8 @@ func (c *chunk) remove(i int) Conn {
 		c.tlsUsed--
 	}
 	if rest := c.restOf(i); rest != nil {
-		conn.Rest = rest
-		c.rest[i] = nil
+		conn.Rest, conn.Whole = rest, time.Duration(c.rest[i].whole)
+		c.rest[i] = part{}
 		c.resting--
 	}
 	*s = slot{next: c.free}
@@ -178,7 +184,7 @@ func (c *chunk) restOf(i int) []byte {
 	if c.rest == nil {
 		return nil
 	}
-	return c.rest[i]
+	return c.rest[i].bytes
 }
 
 // trim drops side slices that nobody uses.
