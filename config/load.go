@@ -75,6 +75,7 @@ func (l *loader) parse(name string, src []byte) (*Config, *Report) {
 	d := &decoder{report: l.report, lookup: l.machine.lookupEnv, at: map[string]position{"": root.pos}, bad: map[string]bool{}}
 	cfg := &Config{}
 	d.value(root, reflect.ValueOf(cfg).Elem(), field{}, "")
+	l.report.at = d.at
 	if !l.unreadable {
 		v := &validator{cfg: cfg, d: d, machine: l.machine, main: name}
 		v.validate()

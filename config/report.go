@@ -117,6 +117,8 @@ type Report struct {
 	// ReadError is set if the main file could not be read at all. It is then also
 	// among the problems.
 	ReadError error
+
+	at map[string]position // of the keys that stand in the files
 }
 
 // ErrInvalid is what Err wraps: the configuration has errors.
