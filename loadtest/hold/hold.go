@@ -52,6 +52,9 @@ type Options struct {
 	// Progress is called with what is going on, on changes and once a second; nil is
 	// silent.
 	Progress func(text string)
+	// Opened is called once every connection has been opened or has failed, and the run goes on
+	// when it returns; nil is nobody.
+	Opened func()
 }
 
 // Result is what a run showed.
@@ -86,6 +89,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	if o.Progress == nil {
 		o.Progress = func(string) {}
+	}
+	if o.Opened == nil {
+		o.Opened = func() {}
 	}
 	h := &holder{Options: o, target: t, request: t.Request()}
 	began := target.CPUTime()
@@ -122,6 +128,7 @@ func (h *holder) run(ctx context.Context) {
 	})
 	h.openAll(ctx)
 	h.Progress("holding: " + h.state())
+	h.Opened()
 	if h.Hold > 0 {
 		pace.Sleep(ctx, h.Hold)
 	} else {

@@ -21,11 +21,9 @@ func hold(t *testing.T, o Options, held func()) Result {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	o.Progress = func(text string) {
-		if strings.HasPrefix(text, "holding: ") {
-			held()
-			cancel()
-		}
+	o.Opened = func() {
+		held()
+		cancel()
 	}
 	r, err := Run(ctx, o)
 	if err != nil {

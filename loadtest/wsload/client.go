@@ -82,7 +82,20 @@ type Options struct {
 	// Progress is called with what is going on, on changes and once a second; nil is
 	// silent.
 	Progress func(text string)
+	// Reached is called when the run comes to a stage, and the run goes on when it
+	// returns; nil is nobody.
+	Reached func(Stage)
 }
+
+// Stage is how far a run is.
+type Stage uint8
+
+// The stages. The traffic is skipped if no tunnel opened or ctx has ended.
+const (
+	Opened       Stage = iota // every tunnel has opened or failed
+	TrafficBegan              // the settling is over
+	TrafficEnded              // the last answer is there, or will not come
+)
 
 // check tells what is wrong, and fills in the defaults.
 func (o *Options) check() error {
@@ -124,6 +137,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	if o.Progress == nil {
 		o.Progress = func(string) {}
+	}
+	if o.Reached == nil {
+		o.Reached = func(Stage) {}
 	}
 	r := &run{
 		Options: o, target: t, clock: newClock(), refusals: make(map[int]int64), closes: make(map[string]int64),
@@ -204,13 +220,16 @@ func (r *run) play(ctx context.Context) {
 	defer stopProgress()
 	r.openAll(ctx)
 	r.Progress(fmt.Sprintf("open: %d of %d tunnels", r.open.Load(), r.Tunnels))
+	r.Reached(Opened)
 	if r.opened.Load() > 0 && pace.Sleep(ctx, r.Settle) {
+		r.Reached(TrafficBegan)
 		began, meter, stopWatch := time.Now(), target.NewMeter(), r.watch()
 		r.Progress("traffic begins")
 		r.use(ctx)
 		r.awaitAnswers(context.WithoutCancel(ctx))
 		r.trafficFor, r.traffic = time.Since(began), meter.Cost()
 		stopWatch()
+		r.Reached(TrafficEnded)
 	}
 	r.Progress(fmt.Sprintf("traffic ended: %d tunnels are open", r.open.Load()))
 	pace.Sleep(ctx, r.Linger)

@@ -81,7 +81,12 @@ func TestEcho(t *testing.T) {
 	f := func(name string, o Options) {
 		t.Run(name, func(t *testing.T) {
 			before := b.Counts()
+			var stages []Stage
+			o.Reached = func(s Stage) { stages = append(stages, s) }
 			r := runWith(t, o)
+			if !slices.Equal(stages, []Stage{Opened, TrafficBegan, TrafficEnded}) {
+				t.Errorf("stages %v", stages)
+			}
 			after := b.Counts()
 			if !r.Flawless() || r.Opened != int64(o.Tunnels) || r.Sent < 10 || r.Received != r.Sent || r.MessageTime.Count != uint64(r.Sent) || r.CPUSeconds <= 0 {
 				t.Errorf("%+v", r)
