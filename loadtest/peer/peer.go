@@ -63,12 +63,12 @@ type Programs struct {
 
 // Installed returns nil, or an error that wraps ErrMissing and says how to get the program.
 func (p Programs) Installed(k Kind) error {
-	_, err := p.path(k)
+	_, err := p.Path(k)
 	return err
 }
 
-// path returns the file of a gateway's program.
-func (p Programs) path(k Kind) (string, error) {
+// Path returns the file of a gateway's program; the error is that of Installed.
+func (p Programs) Path(k Kind) (string, error) {
 	switch k {
 	case Tickgate:
 		return built(p.Tickgate, "tickgate")
@@ -109,7 +109,7 @@ const versionWithin = 10 * time.Second
 
 // Version returns the gateway's name with its version, as in "nginx 1.22.1".
 func (p Programs) Version(ctx context.Context, k Kind) (string, error) {
-	path, err := p.path(k)
+	path, err := p.Path(k)
 	if err != nil {
 		return "", err
 	}
@@ -172,7 +172,7 @@ const (
 // Start writes the configuration, starts the gateway and waits until it listens. An error says
 // what the gateway wrote.
 func Start(ctx context.Context, p Programs, k Kind, s Setup) (*Process, error) {
-	path, err := p.path(k)
+	path, err := p.Path(k)
 	if err != nil {
 		return nil, err
 	}
