@@ -41,6 +41,7 @@ func commands() []command {
 		{"churn", "let clients of every kind come, misbehave and go", runChurn},
 		{"faults", "break what lies between a gateway and its backends, by a scenario; tell what clients saw", runFaults},
 		{"report", "write a saved report as a table, as Markdown or as a page", runReport},
+		{"compare", "measure tickgate, nginx, HAProxy and the net/http baseline on the same work, and write a report", runCompare},
 		{"baseline", "run the net/http ReverseProxy gateway that tickgate is compared with", runBaseline},
 		{"backend", "run a cheap HTTP backend for benchmarks", runBackend},
 		{"ws-backend", "run a cheap WebSocket backend that echoes, pushes or fans out", runWSBackend},

@@ -71,6 +71,6 @@ func (s *sample) cpu(name string, began, ended cpuReading, n int64) {
 	}
 	s.values[name] = (ended.stat - began.stat).Seconds() * microsecond / float64(n)
 	if len(began.threads) > 0 && len(ended.threads) > 0 {
-		s.values[cpuByThreads] = ended.threads.since(began.threads).Seconds() * microsecond / float64(n)
+		s.values[name+secondReading] = ended.threads.since(began.threads).Seconds() * microsecond / float64(n)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"tickgate/loadtest/latency"
 	"tickgate/loadtest/report"
 )
 
@@ -58,10 +59,14 @@ func (p *played) set(name, id string, round int, v float64) {
 // section makes a section of the report.
 func (p *played) section(o *Options, ids []string) report.Section {
 	s := report.Section{ID: p.scenario.id, Title: p.scenario.title, About: p.scenario.about(o)}
-	for _, f := range append(slices.Clone(p.scenario.figures), figure{name: cpuByThreads, unit: "µs"}) {
+	figures := slices.Clone(p.scenario.figures)
+	for _, f := range p.scenario.figures { // of those that are CPU time there is another
+		figures = append(figures, figure{name: f.name + secondReading, unit: f.unit})
+	}
+	for _, f := range figures {
 		if by := p.values[f.name]; len(by) > 0 {
 			s.Rows = append(s.Rows, report.Row{
-				Name: f.name, Unit: f.unit, Higher: f.higher, Judged: f.judged && !(f.pace && p.bottleneck), Rounds: by,
+				Name: f.name, Unit: f.unit, Higher: f.higher, Key: f.key, Judged: f.judged && !(f.pace && p.bottleneck), Rounds: by,
 			})
 		}
 	}
@@ -80,10 +85,16 @@ func (p *played) latencyPlot(ids []string) []report.Plot {
 		if len(with) == 0 {
 			continue
 		}
-		slices.SortStableFunc(with, func(a, b *sample) int { return cmp.Compare(a.values[latency99], b.values[latency99]) })
+		slices.SortStableFunc(with, func(a, b *sample) int { return cmp.Compare(p99(a.curve), p99(b.curve)) })
 		plot.Series = append(plot.Series, report.LatencyLine(id, id, with[len(with)/2].curve))
 	}
 	return drawn(plot)
+}
+
+// p99 reads a curve.
+func p99(curve []latency.Point) float64 {
+	i := slices.IndexFunc(curve, func(p latency.Point) bool { return p.Quantile >= 0.99 })
+	return curve[max(i, 0)].Micros
 }
 
 // ratePlot has the measured seconds of all rounds, one behind the other.
@@ -213,15 +224,15 @@ func cpuNote(r *report.Report) []string {
 		return nil
 	}
 	worst := slices.MaxFunc(checks, func(a, b CPUCheck) int { return cmp.Compare(math.Abs(a.Apart()), math.Abs(b.Apart())) })
-	return []string{fmt.Sprintf("CPU time was read from /proc/PID/stat and, once more, from /proc/PID/task/*/schedstat. The medians per request or message are at most %.1f %% apart (%s of %s: %.2f and %.2f µs).",
-		math.Abs(worst.Apart())*100, worst.Peer, worst.Scenario, worst.Stat, worst.Threads)}
+	return []string{fmt.Sprintf("CPU time was read from /proc/PID/stat and, once more, from /proc/PID/task/*/schedstat. The medians of both are at most %.1f %% apart (%s, %s, %s: %.2f and %.2f µs).",
+		math.Abs(worst.Apart())*100, worst.Scenario, worst.Figure, worst.Peer, worst.Stat, worst.Threads)}
 }
 
-// CPUCheck holds both readings of a gateway's CPU time per request or message, in microseconds, against each
-// other: medians of all rounds.
+// CPUCheck holds both readings of a gateway's CPU time per request, message or handshake, in microseconds, against
+// each other: medians of all rounds.
 type CPUCheck struct {
-	Scenario, Peer string
-	Stat, Threads  float64
+	Scenario, Figure, Peer string
+	Stat, Threads          float64
 }
 
 // Apart is by which share the second reading differs from the first.
@@ -234,13 +245,13 @@ func Checks(r *report.Report) (all []CPUCheck) {
 		for _, row := range s.Rows {
 			rows[row.Name] = row
 		}
-		for _, p := range r.Peers {
-			first, second := finite(rows[cpuPerRequest].Rounds[p.ID]), finite(rows[cpuByThreads].Rounds[p.ID])
-			if len(first) == 0 {
-				first = finite(rows[cpuPerMessage].Rounds[p.ID])
-			}
-			if len(first) > 0 && len(second) > 0 {
-				all = append(all, CPUCheck{s.ID, p.ID, median(first), median(second)})
+		for _, row := range s.Rows {
+			again := rows[row.Name+secondReading]
+			for _, p := range r.Peers {
+				first, second := finite(row.Rounds[p.ID]), finite(again.Rounds[p.ID])
+				if len(first) > 0 && len(second) > 0 {
+					all = append(all, CPUCheck{s.ID, row.Name, p.ID, median(first), median(second)})
+				}
 			}
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -21,7 +20,7 @@ import (
 // speed they follow from the requests a second, and a server that stalls is not charged for what was
 // not sent meanwhile.
 var closedFigures = []figure{
-	{name: cpuPerRequest, unit: "µs", judged: true},
+	{name: cpuPerRequest, unit: "µs", judged: true, key: true},
 	{name: requestsASecond, unit: "1/s", higher: true, judged: true, pace: true},
 	{name: memoryUnderLoad, unit: "MiB", judged: true},
 	{name: latency50, unit: "ms"},
@@ -53,7 +52,7 @@ var openLoop = scenario{
 	},
 	figures: []figure{
 		{name: latency50, unit: "ms", judged: true, pace: true},
-		{name: latency99, unit: "ms", judged: true, pace: true},
+		{name: latency99, unit: "ms", judged: true, pace: true, key: true},
 		{name: latency999, unit: "ms", judged: true, pace: true},
 		{name: latency9999, unit: "ms"},
 		{name: cpuPerRequest, unit: "µs", judged: true},
@@ -118,7 +117,7 @@ func (s *sample) requests(r *httpload.Result) {
 		s.values[cpuOfTool] = r.CPUSeconds * microsecond / float64(r.Sent)
 	}
 	s.curve, s.bottleneck = r.Curve, r.Bottleneck
-	whole := int(math.Round(r.Seconds)) // what is left of a second would look slow
+	whole := int(r.Seconds + 0.05) // what is left of a second would look slow
 	for i, second := range r.PerSecond {
 		if i < whole {
 			s.perSecond = append(s.perSecond, float64(second.OK))

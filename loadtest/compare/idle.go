@@ -42,7 +42,7 @@ var idling = scenario{
 
 func idleFigures() (all []figure) {
 	for _, k := range idleKinds {
-		all = append(all, figure{name: k.name, unit: "B", judged: true})
+		all = append(all, figure{name: k.name, unit: "B", judged: true, key: true})
 	}
 	return all
 }

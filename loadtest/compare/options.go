@@ -70,7 +70,7 @@ type Options struct {
 	Scenarios []string
 	// Rounds of each scenario, 0 is three; MainRounds of the first one, http, 0 is two more.
 	Rounds, MainRounds int
-	// Duration of a measured window, 0 is three seconds; Warmup goes before, 0 is a quarter of that.
+	// Duration of a measured window, 0 is two and a half seconds; Warmup goes before, 0 is a quarter of that.
 	Duration, Warmup time.Duration
 
 	// Conns is the number of kept connections of http, https and open; 0 is 64.
@@ -83,15 +83,15 @@ type Options struct {
 	Messages float64
 	Size     int
 	// IdleCounts are the numbers of idle connections, and of idle tunnels, at which memory is read;
-	// nil is 100, 1000 and 4000. Connections of four kinds are open at the same time.
+	// nil is 100, 1000 and 4000, or as many as MaxFDs allows. Connections of four kinds are open at the same time.
 	IdleCounts []int
-	// Settle is how long they idle before, at the least, 0 is two seconds; at the most it is three times that.
+	// Settle is how long they idle before, at the least, 0 is 1.5 seconds; at the most it is three times that.
 	Settle time.Duration
 
 	// Workers are the processes of nginx, the threads of HAProxy and the Go processors of the others; 0
 	// is the number of processors.
 	Workers int
-	// MaxFDs is how many descriptors a process may open; 0 is 20000.
+	// MaxFDs is how many descriptors a process may open; 0 is 20000, or what the system allows.
 	MaxFDs int
 	// Port is where free ports of 127.0.0.1 are looked for; 0 is 22600.
 	Port int
@@ -119,14 +119,14 @@ const spareFDs = 500
 func (o *Options) check() error {
 	o.Rounds = cmp.Or(o.Rounds, 3)
 	o.MainRounds = cmp.Or(o.MainRounds, o.Rounds+2)
-	o.Duration = cmp.Or(o.Duration, 3*time.Second)
+	o.Duration = cmp.Or(o.Duration, 2500*time.Millisecond)
 	o.Warmup = cmp.Or(o.Warmup, o.Duration/4)
 	o.Conns, o.Rate = cmp.Or(o.Conns, 64), cmp.Or(o.Rate, 5000)
 	o.Tunnels, o.Messages, o.Size = cmp.Or(o.Tunnels, 1000), cmp.Or(o.Messages, 5000), cmp.Or(o.Size, 200)
-	o.Settle = cmp.Or(o.Settle, 2*time.Second)
-	o.Workers, o.MaxFDs, o.Port = cmp.Or(o.Workers, runtime.NumCPU()), cmp.Or(o.MaxFDs, 20_000), cmp.Or(o.Port, 22600)
+	o.Settle = cmp.Or(o.Settle, 1500*time.Millisecond)
+	o.Workers, o.MaxFDs, o.Port = cmp.Or(o.Workers, runtime.NumCPU()), cmp.Or(o.MaxFDs, mostFDs()), cmp.Or(o.Port, 22600)
 	if o.IdleCounts == nil {
-		o.IdleCounts = []int{100, 1000, 4000}
+		o.IdleCounts = idleCounts(o.MaxFDs)
 	}
 	if o.Scenarios == nil {
 		o.Scenarios = ScenarioNames()
@@ -139,6 +139,16 @@ func (o *Options) check() error {
 		return fmt.Errorf("find folder: %w", err)
 	}
 	return o.checkValues()
+}
+
+// idleCounts are the default ones.
+func idleCounts(maxFDs int) []int {
+	const few, some, many = 100, 1000, 4000
+	last := min(many, (maxFDs-spareFDs)/len(idleKinds))
+	if last <= some {
+		return []int{few, last}
+	}
+	return []int{few, some, last}
 }
 
 func (o *Options) checkValues() error {

@@ -26,12 +26,13 @@ type figure struct {
 	name, unit string
 	higher     bool // more is better
 	judged     bool
+	key        bool // on top of the page
 	// pace figures are the tool's own where it could not keep up, and then not judged.
 	pace bool
 }
 
 // scenarios in the order in which they are run.
-var scenarios = []*scenario{&plainHTTP, &secureHTTP, &openLoop, &plainWS, &secureWS, &idling}
+var scenarios = []*scenario{&plainHTTP, &secureHTTP, &openLoop, &plainWS, &secureWS, &handshaking, &idling}
 
 // ScenarioNames lists what Options.Scenarios may hold.
 func ScenarioNames() (names []string) {
@@ -79,7 +80,7 @@ func newSample() *sample {
 const (
 	cpuPerRequest    = "CPU per request"
 	cpuPerMessage    = "CPU per message"
-	cpuByThreads     = "CPU by the second reading"
+	secondReading    = " (second reading)" // behind the name of a CPU time
 	requestsASecond  = "requests a second"
 	latency50        = "latency p50"
 	latency99        = "latency p99"

@@ -13,7 +13,7 @@ import (
 // wsFigures are the rows of messages over tunnels. The schedule of messages does not wait for
 // answers, so latencies are judged.
 var wsFigures = []figure{
-	{name: cpuPerMessage, unit: "µs", judged: true},
+	{name: cpuPerMessage, unit: "µs", judged: true, key: true},
 	{name: latency50, unit: "ms", judged: true, pace: true},
 	{name: latency99, unit: "ms", judged: true, pace: true},
 	{name: latency999, unit: "ms"},
@@ -96,12 +96,8 @@ func (s *sample) messages(r *wsload.Result) {
 	s.latencies(r.MessageTime)
 	s.values[lostMessages] = float64(r.Unanswered + r.CutOff)
 	s.values[failedTunnels] = float64(r.Failed + r.Lost())
-	if crossed := r.Sent + r.Received; crossed > 0 {
-		s.values[cpuOfTool] = r.TrafficCPUSeconds * microsecond / float64(crossed)
-	}
-	if r.TooSlow {
-		s.bottleneck = fmt.Sprintf("messages were sent late, by %.0f ms at the 99th percentile", r.SendLag.P99/1e3)
-	}
+	s.values[cpuOfTool] = r.CPUMicros
+	s.curve, s.bottleneck = r.Curve, r.Bottleneck
 	if !r.Flawless() {
 		s.flaws = append(s.flaws, fmt.Sprintf("%d tunnels failed, %d were ended, %d messages were lost, %d corrupt, %d gaps, %d duplicates, %d reordered %s",
 			r.Failed, r.Lost(), r.Unanswered+r.CutOff, r.Corrupt, r.Gaps, r.Duplicates, r.Reordered, r.FirstError))
