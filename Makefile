@@ -6,6 +6,9 @@ FUZZTIME      ?= 10s
 BENCH         ?= .
 TESTFLAGS     ?=
 TESTTIMEOUT   ?= 20m
+# Where "make compare" leaves its report, and flags for it.
+OUT           ?= $(BIN)/compare
+ARGS          ?=
 # Without git, or outside of a clone, the version is "dev".
 VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS       ?= -s -w -X main.version=$(VERSION)
@@ -20,11 +23,11 @@ SCRIPTS       := $(wildcard scripts/*.sh) .ci/run
 export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fmt vet staticcheck arch shell bench bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load clean go c-compiler
+.PHONY: help build run test race lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load clean go c-compiler
 
 help: ## show this list
 	@printf '\n  tickgate\n\n'
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[36mmake %-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n  Variables: FUZZTIME=%s BENCH=%s TESTFLAGS= VERSION=%s\n\n' '$(FUZZTIME)' '$(BENCH)' '$(VERSION)'
 
 build: go ## build bin/tickgate and bin/tickload
@@ -62,6 +65,12 @@ shell:
 
 bench: go ## run the benchmarks of the packages (BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+compare: build ## compare tickgate with nginx, HAProxy and net/http: a page with plots (ARGS=flags, OUT=folder)
+	OUT='$(OUT)' scripts/compare.sh $(ARGS)
+
+benchmarks-doc: build ## put the report of the last "make compare" into docs/benchmarks.md
+	$(BIN)/tickload compare -from $(OUT)/report.json -doc docs/benchmarks.md >/dev/null
 
 bench-proxy: build ## compare CPU and memory with nginx, HAProxy and net/http
 	scripts/bench-proxy.sh
