@@ -159,7 +159,7 @@ func checkSection(t *testing.T, s report.Section) {
 				t.Errorf("%s, %s, %s: rounds %v", s.ID, row.Name, id, values)
 			}
 		}
-		for _, counted := range []string{failedRequests, failedTunnels, lostMessages, failedHandshakes} {
+		for _, counted := range []string{failedRequests, failedTunnels, lostMessages, failedHandshakes, failedConnections} {
 			if row.Name == counted && slices.ContainsFunc(row.Rounds["nethttp"], func(v float64) bool { return v != 0 }) {
 				t.Errorf("%s: %s %v", s.ID, counted, row.Rounds)
 			}

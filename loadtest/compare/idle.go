@@ -44,7 +44,7 @@ func idleFigures() (all []figure) {
 	for _, k := range idleKinds {
 		all = append(all, figure{name: k.name, unit: "B", judged: true, key: true})
 	}
-	return all
+	return append(all, figure{name: failedConnections})
 }
 
 const (
@@ -54,6 +54,8 @@ const (
 	settleMost = 3
 	// still is the share by which two readings a second apart may differ.
 	still = 0.005
+	// mostFailed is the share of connections that may be missing from a figure.
+	mostFailed = 0.01
 )
 
 // measureIdle is a turn of idle connections of all kinds.
@@ -67,35 +69,46 @@ func measureIdle(ctx context.Context, t *turn) (*sample, error) {
 		}
 	}
 	var (
-		wg     sync.WaitGroup
-		series = make([][]memoryAt, len(idleKinds))
-		errs   = make([]error, len(idleKinds))
+		wg    sync.WaitGroup
+		found = make([]idleFound, len(idleKinds))
 	)
 	for i, k := range idleKinds {
-		wg.Go(func() { series[i], errs[i] = t.idle(ctx, k, instances[i]) })
+		wg.Go(func() { found[i] = t.idle(ctx, k, instances[i]) })
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	for i, k := range idleKinds {
-		if errs[i] != nil {
-			s.flaws = append(s.flaws, fmt.Sprintf("%s: %v", k.name, errs[i]))
+		f := found[i]
+		s.values[failedConnections] += float64(f.failed)
+		if f.err != nil {
+			s.flaws = append(s.flaws, fmt.Sprintf("%s: %v", k.name, f.err))
+		}
+		if len(f.series) < len(t.IdleCounts) || float64(f.failed) > mostFailed*float64(slices.Max(t.IdleCounts)) {
 			continue
 		}
-		first, last := series[i][0], series[i][len(series[i])-1]
+		first, last := f.series[0], f.series[len(f.series)-1]
 		s.values[k.name] = float64(last.bytes-first.bytes) / float64(last.conns-first.conns)
-		s.memory[k.name] = series[i]
+		s.memory[k.name] = f.series
 	}
 	return s, nil
 }
 
+// idleFound is what connections of one kind showed.
+type idleFound struct {
+	series []memoryAt // as far as it came
+	failed int64      // connections that did not open, or were closed
+	err    error      // all that went wrong
+}
+
 // idle opens connections of one kind step by step, and reads the memory at each.
-func (t *turn) idle(ctx context.Context, k idleKind, in *instance) (series []memoryAt, err error) {
+func (t *turn) idle(ctx context.Context, k idleKind, in *instance) (found idleFound) {
 	var holders []*holder
 	defer func() {
 		for _, h := range holders {
-			err = errors.Join(err, h.close())
+			found.err = errors.Join(found.err, h.close())
+			found.failed += h.failed
 		}
 	}()
 	open := 0
@@ -103,16 +116,18 @@ func (t *turn) idle(ctx context.Context, k idleKind, in *instance) (series []mem
 		h := startHolder(ctx, k, in, n-open)
 		holders = append(holders, h)
 		if !h.opened(ctx) {
-			return nil, fmt.Errorf("open %d: %w", n, errNotOpened)
+			found.err = fmt.Errorf("open %d: %w", n, errNotOpened)
+			return found
 		}
 		open = n
 		bytes, err := t.settled(ctx, in.PID)
 		if err != nil {
-			return nil, err
+			found.err = err
+			return found
 		}
-		series = append(series, memoryAt{n, bytes})
+		found.series = append(found.series, memoryAt{n, bytes})
 	}
-	return series, nil
+	return found
 }
 
 // settled returns the memory of a gateway once it stands still.
@@ -140,7 +155,8 @@ type holder struct {
 	cancel context.CancelFunc
 	ready  chan struct{} // closed when all are open
 	ended  chan struct{} // closed when all are closed
-	flaws  error         // set before ended is closed
+	failed int64         // connections; set before ended is closed
+	flaws  error         // likewise
 }
 
 // startHolder begins to open n connections of a kind.
@@ -181,10 +197,13 @@ func (h *holder) connections(ctx context.Context, in *instance, n int) error {
 		URL: in.url("http", filePath), Target: target.Options{Insecure: true}, Conns: n, Rate: idleRate,
 		Opened: func() { close(h.ready) },
 	})
-	if err == nil && r.Failed+r.ClosedByPeer > 0 {
-		err = fmt.Errorf("%d of %d connections failed, %d were closed: %s", r.Failed, n, r.ClosedByPeer, r.FirstError)
+	if err != nil {
+		return err
 	}
-	return err
+	if h.failed = r.Failed + r.ClosedByPeer; h.failed > 0 {
+		return fmt.Errorf("%d of %d connections failed, %d were closed: %s", r.Failed, n, r.ClosedByPeer, r.FirstError)
+	}
+	return nil
 }
 
 func (h *holder) tunnels(ctx context.Context, in *instance, n int) error {
@@ -196,8 +215,11 @@ func (h *holder) tunnels(ctx context.Context, in *instance, n int) error {
 			}
 		},
 	})
-	if err == nil && r.Failed+r.Lost() > 0 {
-		err = fmt.Errorf("%d of %d tunnels failed, %d were ended: %s", r.Failed, n, r.Lost(), r.FirstError)
+	if err != nil {
+		return err
 	}
-	return err
+	if h.failed = r.Failed + r.Lost(); h.failed > 0 {
+		return fmt.Errorf("%d of %d tunnels failed, %d were ended: %s", r.Failed, n, r.Lost(), r.FirstError)
+	}
+	return nil
 }

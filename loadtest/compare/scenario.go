@@ -78,23 +78,24 @@ func newSample() *sample {
 
 // Names of figures that more than one scenario has.
 const (
-	cpuPerRequest    = "CPU per request"
-	cpuPerMessage    = "CPU per message"
-	secondReading    = " (second reading)" // behind the name of a CPU time
-	requestsASecond  = "requests a second"
-	latency50        = "latency p50"
-	latency99        = "latency p99"
-	latency999       = "latency p99.9"
-	latency9999      = "latency p99.99"
-	memoryUnderLoad  = "memory under load"
-	failedRequests   = "failed requests"
-	cpuOfTool        = "CPU of the load tool"
-	lateSends        = "sent late p99"
-	lostMessages     = "lost messages"
-	failedTunnels    = "failed tunnels"
-	startSeconds     = 0.6 // start, first answer and end of a gateway, for estimates
-	microsecond      = 1e6 // in a second
-	bytesInAMebibyte = 1 << 20
+	cpuPerRequest     = "CPU per request"
+	cpuPerMessage     = "CPU per message"
+	secondReading     = " (second reading)" // behind the name of a CPU time
+	requestsASecond   = "requests a second"
+	latency50         = "latency p50"
+	latency99         = "latency p99"
+	latency999        = "latency p99.9"
+	latency9999       = "latency p99.99"
+	memoryUnderLoad   = "memory under load"
+	failedRequests    = "failed requests"
+	cpuOfTool         = "CPU of the load tool"
+	lateSends         = "sent late p99"
+	lostMessages      = "lost messages"
+	failedTunnels     = "failed tunnels"
+	failedConnections = "failed connections"
+	startSeconds      = 0.6 // start, first answer and end of a gateway, for estimates
+	microsecond       = 1e6 // in a second
+	bytesInAMebibyte  = 1 << 20
 )
 
 // latencies adds the quantiles in milliseconds.
