@@ -149,9 +149,6 @@ func (c *comparison) play(ctx context.Context, s *scenario) {
 			for _, flaw := range found.flaws {
 				c.note("%s, round %d, %s: %s", s.id, round+1, one.ID, flaw)
 			}
-			if found.bottleneck != "" {
-				c.note("%s, round %d, %s: the load tool was the limit: %s", s.id, round+1, one.ID, found.bottleneck)
-			}
 			p.add(one.ID, round, found)
 		}
 	}

@@ -291,6 +291,9 @@ func TestGapsAndBottlenecks(t *testing.T) {
 	if !cpu.Judged || rate.Judged || len(s.Rows) != 2 {
 		t.Errorf("%+v", s.Rows)
 	}
+	if note := p.limitNote(); len(note) != 1 || !strings.Contains(note[0], "in 1 of 3 turns, so speed and latency are not judged. The first: b in round 2: too slow.") {
+		t.Errorf("%q", note)
+	}
 	a := cpu.Rounds["a"]
 	if len(a) != 3 || !math.IsNaN(a[0]) || a[1] != 10 || !math.IsNaN(a[2]) || !slices.Equal(cpu.Rounds["b"], []float64{20, 21}) {
 		t.Errorf("%v", cpu.Rounds)

@@ -15,10 +15,11 @@ import (
 
 // played is what the turns of one scenario showed.
 type played struct {
-	scenario   *scenario
-	values     map[string]map[string][]float64 // by figure, by contender, by round
-	samples    map[string][]*sample            // by contender
-	bottleneck bool
+	scenario *scenario
+	values   map[string]map[string][]float64 // by figure, by contender, by round
+	samples  map[string][]*sample            // by contender
+	turns    int                             // that were measured
+	limited  []string                        // why the tool was the limit in some of them
 }
 
 func newPlayed(s *scenario) *played {
@@ -28,7 +29,10 @@ func newPlayed(s *scenario) *played {
 // add takes over what a contender showed in a round.
 func (p *played) add(id string, round int, s *sample) {
 	p.samples[id] = append(p.samples[id], s)
-	p.bottleneck = p.bottleneck || s.bottleneck != ""
+	p.turns++
+	if s.bottleneck != "" {
+		p.limited = append(p.limited, fmt.Sprintf("%s in round %d: %s", id, round+1, s.bottleneck))
+	}
 	for name, v := range s.values {
 		p.set(name, id, round, v)
 	}
@@ -66,12 +70,20 @@ func (p *played) section(o *Options, ids []string) report.Section {
 	for _, f := range figures {
 		if by := p.values[f.name]; len(by) > 0 {
 			s.Rows = append(s.Rows, report.Row{
-				Name: f.name, Unit: f.unit, Higher: f.higher, Key: f.key, Judged: f.judged && !(f.pace && p.bottleneck), Rounds: by,
+				Name: f.name, Unit: f.unit, Higher: f.higher, Key: f.key, Judged: f.judged && !(f.pace && len(p.limited) > 0), Rounds: by,
 			})
 		}
 	}
 	s.Plots = slices.Concat(p.latencyPlot(ids), p.ratePlot(ids), p.memoryPlots(ids))
 	return s
+}
+
+// limitNote says that the tool was the limit, if it was.
+func (p *played) limitNote() []string {
+	if len(p.limited) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: the load tool was the limit in %d of %d turns, so speed and latency are not judged. The first: %s.", p.scenario.id, len(p.limited), p.turns, p.limited[0])}
 }
 
 // latencyPlot has the curve of each contender's round whose p99 is the median of its rounds.
@@ -184,9 +196,10 @@ func (c *comparison) report() *report.Report {
 	for _, p := range c.played {
 		if len(p.samples) > 0 {
 			r.Sections = append(r.Sections, p.section(&c.Options, ids))
+			r.Notes = append(r.Notes, p.limitNote()...)
 		}
 	}
-	r.Notes = append(slices.Clone(c.notes), cpuNote(r)...)
+	r.Notes = slices.Concat(c.notes, r.Notes, cpuNote(r))
 	return r
 }
 
