@@ -109,7 +109,7 @@ func measureHTTP(ctx context.Context, t *turn) (*sample, error) {
 
 // requests takes over what a run showed.
 func (s *sample) requests(r *httpload.Result) {
-	s.values[requestsASecond] = r.Rate()
+	s.values[requestsASecond] = r.OKPerSecond
 	s.values[failedRequests] = float64(r.Failed())
 	s.values[lateSends] = r.SendLag.P99 / 1e3
 	s.latencies(r.Latency)
