@@ -159,6 +159,7 @@ func (c *clientConn) await() bool {
 	}
 	if c.waitForBytes(min(c.patience(), c.idleBy-now)) {
 		c.idleBy = 0
+		c.warm = c.warm || c.requests > 0 // it came within the patience of this worker
 		c.activate()
 		// A tls.Conn may have held the request, so that nothing was read below it.
 		return !c.sk.Held() || c.sk.Flush() == nil || c.unsent()
