@@ -51,7 +51,7 @@ func newCompareFlags(fs *flag.FlagSet) *compareFlags {
 	fs.StringVar(&c.scenarios, "scenarios", "", "scenarios, of "+strings.Join(compare.ScenarioNames(), ", ")+" (default all)")
 	fs.IntVar(&o.Rounds, "rounds", 3, "rounds of each scenario")
 	fs.IntVar(&o.MainRounds, "main-rounds", 0, "rounds of scenario http; 0 is two more than the others have")
-	fs.DurationVar(&o.Duration, "duration", 2500*time.Millisecond, "length of each measured window")
+	fs.DurationVar(&o.Duration, "duration", 2*time.Second, "length of each measured window")
 	fs.DurationVar(&o.Warmup, "warmup", 0, "warm-up before each; 0 is a quarter of -duration")
 	fs.IntVar(&o.Conns, "conns", 64, "connections of http, https and open")
 	fs.Float64Var(&o.Rate, "rate", 5000, "requests a second of open")
