@@ -137,7 +137,9 @@ func TestServersUntilSignal(t *testing.T) {
 		addr := line[strings.LastIndexByte(line, ' ')+1 : len(line)-1]
 		dial := testkit.Dial
 		if slices.Contains(args, "-tls-cert") {
-			dial = func(t testing.TB, addr string) *testkit.Client { return testkit.DialTLS(t, addr, pair.ClientTLS("localhost")) }
+			dial = func(t testing.TB, addr string) *testkit.Client {
+				return testkit.DialTLS(t, addr, pair.ClientTLS("localhost"))
+			}
 		}
 		if resp := dial(t, addr).Do("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); resp.Status != 200 {
 			t.Errorf("%q: status %d", args, resp.Status)
