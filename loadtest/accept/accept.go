@@ -138,7 +138,9 @@ func run(ctx context.Context, b *bench, version string) *Result {
 	r := &Result{Made: time.Now().UTC(), Gateway: version, Processors: runtime.NumCPU(), Scale: b.Scale}
 	list := slices.DeleteFunc(items(), func(it item) bool { return b.Items != nil && !slices.Contains(b.Items, it.id) })
 	for i, it := range list {
-		b.Progress(fmt.Sprintf("%d/%d %s: %s", i+1, len(list), it.id, it.about))
+		if ctx.Err() == nil {
+			b.Progress(fmt.Sprintf("%d/%d %s: %s", i+1, len(list), it.id, it.about))
+		}
 		r.Rows = append(r.Rows, b.carryOut(ctx, it)...)
 	}
 	r.Rated, r.ClosedLoop = b.rated, b.closedLoop
@@ -155,16 +157,28 @@ func (b *bench) carryOut(ctx context.Context, it item) []Row {
 		rows, err = it.run(ctx, b)
 	}
 	switch {
-	case ctx.Err() != nil: // figures of a part of an item say nothing
+	case ctx.Err() != nil:
 		row.Verdict, row.Why = NotRun, "interrupted"
-		return []Row{row}
+		return interrupted(rows, row)
 	case err != nil:
 		row.fail("%v", err)
-		return append(rows, row)
+		rows = append(rows, row)
 	}
 	for i := range rows {
 		rows[i].Item = it.id
 		b.Progress(fmt.Sprintf("  %s: %s", rows[i].Verdict, rows[i].Figure))
+	}
+	return rows
+}
+
+// interrupted shows the figures that there are of an item that was not over, or that it was not
+// run.
+func interrupted(rows []Row, none Row) []Row {
+	if len(rows) == 0 {
+		return []Row{none}
+	}
+	for i := range rows {
+		rows[i].Item, rows[i].Verdict, rows[i].Why = none.Item, NotRun, "interrupted: the figure is of what was done until then"
 	}
 	return rows
 }

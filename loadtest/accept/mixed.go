@@ -62,8 +62,8 @@ func (b *bench) judgeMixed(r *Row, l loaded, rated float64) {
 		r.fail("no order was answered")
 	}
 	busy := b.excuse(l.Split, l.Bottleneck)
-	r.reaches(l.Result, rated, busy)
 	if p99 := time.Duration(k.Latency.P99 * 1e3); p99 > orderBound {
 		r.miss(busy, "p99 of orders is %.2f ms", ms(k.Latency.P99))
 	}
+	r.reaches(l.Result, rated, busy)
 }

@@ -143,10 +143,10 @@ func (b *bench) judgeSurge(r *Row, l loaded, admitted float64, bound time.Durati
 		r.fail("nothing was admitted")
 	}
 	busy := b.excuse(l.Split, l.Bottleneck)
-	r.reaches(l.Result, admitted, busy)
 	if p95 := time.Duration(l.Latency.P95 * 1e3); p95 > bound {
 		r.miss(busy, "p95 is %.1f ms", ms(l.Latency.P95))
 	}
+	r.reaches(l.Result, admitted, busy)
 }
 
 const (

@@ -54,13 +54,14 @@ func (r *Row) fail(format string, args ...any) {
 }
 
 // miss notes a missed bound of time or speed. Contention says what else than the gateway
-// may have set the figure, "" if nothing did.
+// may have set the figure, "" if nothing did. The first reason stays.
 func (r *Row) miss(contention, format string, args ...any) {
-	if contention == "" || r.Verdict == Failed {
+	switch {
+	case contention == "":
 		r.fail(format, args...)
-		return
+	case r.Verdict == Passed:
+		r.Verdict, r.Why = Inconclusive, fmt.Sprintf(format, args...)+"; but "+contention
 	}
-	r.Verdict, r.Why = Inconclusive, fmt.Sprintf(format, args...)+"; but "+contention
 }
 
 // Outcome is what a whole run comes to.
