@@ -36,10 +36,11 @@
 // # Verdicts
 //
 // Load, backends and gateway share one machine here. Where a bound of time or speed is missed and
-// others had more than a tenth of the machine, or the load tool says that it was the
-// limit, or the machine was full and the gateway had less than three quarters of it, the figure is not
-// the gateway's: Inconclusive, with the reason. So is a projection below the target, unless the
-// gateway had the machine to itself. What was lost is never excused. Others are whatever is neither
-// the gateway nor the load nor the backends, steal included; see Split. Options.IgnoreSpeed makes all missed bounds of speed inconclusive. All verdicts but Passed count as
-// not passed; Outcome tells them apart.
+// others had more than a tenth of the machine, or the load tool says that it was the limit, or the
+// machine was full, over 80 %, and the gateway had less than three quarters of that, the figure is
+// not the gateway's: Inconclusive, with the reason. So is a projection below the target, unless
+// the gateway had the machine to itself. Others are whatever is neither the gateway nor the load nor
+// the backends, steal included; see Split. Options.IgnoreSpeed makes all missed bounds of speed
+// inconclusive. What was lost is never excused. All verdicts but Passed count as not passed;
+// Outcome tells them apart.
 package accept

@@ -39,8 +39,9 @@ const (
 	// mostOthers is the share of the machine that others may take before a missed bound says
 	// more of them than of the gateway.
 	mostOthers = 0.10
-	// fullMachine is the share from which on somebody always waits for a processor.
-	fullMachine = 0.90
+	// fullMachine is the share, on average, from which on what is ready mostly finds the
+	// processors taken.
+	fullMachine = 0.80
 	// mostlyGateway is the gateway's part of what is used of a full machine from which on it is
 	// the gateway that makes everybody wait.
 	mostlyGateway = 0.75

@@ -94,7 +94,6 @@ const (
 	burstTimes  = 3
 	burstFor    = 8 * time.Second
 	burstBound  = 15 * time.Millisecond
-	surgeConns  = 1024
 	burstMethod = "open loop, %.0f requests/s, then %.0f/s for %v, which is judged; latency from the due time; a refusal is a 503 with Retry-After"
 )
 
@@ -125,7 +124,7 @@ func burst(ctx context.Context, b *bench) ([]Row, error) {
 func (s *stage) surge(ctx context.Context, from, to float64, span time.Duration) (loaded, error) {
 	lead := s.Shortest / 2
 	plan := &pace.Plan{Phases: []pace.Phase{{From: from, To: from, For: lead}, {From: to, To: to, For: span}}}
-	return s.load(ctx, httpload.Options{Plan: plan, Warmup: lead, Conns: surgeConns})
+	return s.load(ctx, httpload.Options{Plan: plan, Warmup: lead})
 }
 
 // judgeSurge allows refusals in order, as long as what is admitted is as much as it was rated
