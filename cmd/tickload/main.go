@@ -42,6 +42,7 @@ func commands() []command {
 		{"faults", "break what lies between a gateway and its backends, by a scenario; tell what clients saw", runFaults},
 		{"report", "write a saved report as a table, as Markdown or as a page", runReport},
 		{"compare", "measure tickgate, nginx, HAProxy and the net/http baseline on the same work, and write a report", runCompare},
+		{"accept", "carry out the acceptance list of a financial gateway: a table of what passed and failed", runAccept},
 		{"baseline", "run the net/http ReverseProxy gateway that tickgate is compared with", runBaseline},
 		{"backend", "run a cheap HTTP backend for benchmarks", runBackend},
 		{"ws-backend", "run a cheap WebSocket backend that echoes, pushes or fans out", runWSBackend},
@@ -82,6 +83,10 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 			return exitUsage
 		}
 		fmt.Fprintf(errOut, "tickload %s: %v\n", c.name, err)
+		var own withCode
+		if errors.As(err, &own) {
+			return own.code
+		}
 		return exitFailed
 	}
 	fmt.Fprintf(errOut, "tickload: no command %q\n\n", args[0])

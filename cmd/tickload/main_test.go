@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,6 +41,8 @@ func TestRun(t *testing.T) {
 	f("baseline -backend https://a:1 -listen 127.0.0.1:0", exitFailed, "no http:// URL")
 	f("baseline -backend a:1 -listen 256.0.0.1:1", exitFailed, "listen")
 	f("backend -size -1", exitUsage, "-size is -1")
+	f("backend -tls-cert x", exitUsage, "go together")
+	f("backend -listen 127.0.0.1:0 -tls-cert x -tls-key y", exitFailed, "certificate: open x")
 	f("backend -nonsense", exitUsage, "not defined")
 	f("hold", exitUsage, "-url is required")
 	f("hold -conns 0 -url http://a", exitFailed, "0 connections")
@@ -118,6 +121,8 @@ func tlsServer(t *testing.T) string {
 
 func TestServersUntilSignal(t *testing.T) {
 	backend := testkit.NewRecorder(t, nil)
+	pair := testcert.New(t, "localhost")
+	certFile, keyFile := pair.Files(t)
 	f := func(args ...string) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -130,8 +135,13 @@ func TestServersUntilSignal(t *testing.T) {
 			t.Fatal(err)
 		}
 		addr := line[strings.LastIndexByte(line, ' ')+1 : len(line)-1]
-		c := testkit.Dial(t, addr)
-		if resp := c.Do("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); resp.Status != 200 {
+		dial := testkit.Dial
+		if slices.Contains(args, "-tls-cert") {
+			dial = func(t testing.TB, addr string) *testkit.Client {
+				return testkit.DialTLS(t, addr, pair.ClientTLS("localhost"))
+			}
+		}
+		if resp := dial(t, addr).Do("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); resp.Status != 200 {
 			t.Errorf("%q: status %d", args, resp.Status)
 		}
 		cancel()
@@ -141,4 +151,5 @@ func TestServersUntilSignal(t *testing.T) {
 	}
 	f("baseline", "-listen", "127.0.0.1:0", "-backend", backend.Addr())
 	f("backend", "-listen", "127.0.0.1:0", "-size", "10", "-delay", "1ms")
+	f("backend", "-listen", "127.0.0.1:0", "-tls-cert", certFile, "-tls-key", keyFile)
 }

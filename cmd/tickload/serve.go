@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -61,10 +62,12 @@ func serveBaseline(ctx context.Context, file string, out, errOut io.Writer) erro
 
 // runBackend serves the benchmark backend until a signal.
 func runBackend(ctx context.Context, args []string, out, errOut io.Writer) error {
-	fs := flags("backend", "-listen ADDR [-size BYTES] [-delay TIME]", errOut)
+	fs := flags("backend", "-listen ADDR [-size BYTES] [-delay TIME] [-tls-cert FILE -tls-key FILE]", errOut)
 	listen := fs.String("listen", "127.0.0.1:9000", "host:port to accept on")
 	size := fs.Int("size", 1024, "bytes in each response body")
 	delay := fs.Duration("delay", 0, "wait this long before each response")
+	cert := fs.String("tls-cert", "", "PEM file with the certificate chain; switches TLS on")
+	key := fs.String("tls-key", "", "PEM file with its private key")
 	if err := parse(fs, args); err != nil {
 		return err
 	}
@@ -72,7 +75,21 @@ func runBackend(ctx context.Context, args []string, out, errOut io.Writer) error
 		fmt.Fprintf(errOut, "-size is %d (want 0 to 67108864)\n", *size)
 		return errUsage
 	}
-	return serving(out, "backend", *listen, func(ln net.Listener) error { return baseline.ServeBackend(ctx, ln, *size, *delay) })
+	if (*cert == "") != (*key == "") {
+		fmt.Fprintln(errOut, "-tls-cert and -tls-key go together")
+		fs.Usage()
+		return errUsage
+	}
+	return serving(out, "backend", *listen, func(ln net.Listener) error {
+		if *cert != "" {
+			pair, err := tls.LoadX509KeyPair(*cert, *key)
+			if err != nil {
+				return fmt.Errorf("certificate: %w", err)
+			}
+			ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
+		}
+		return baseline.ServeBackend(ctx, ln, *size, *delay)
+	})
 }
 
 // serving listens, says so and serves.

@@ -156,3 +156,20 @@ func TestUntilContextEnds(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// Only a 503 that says when to come again is a refusal in order.
+func TestRefused(t *testing.T) {
+	// f wants every response of the server to count as refused, or none.
+	f := func(response string, want bool) {
+		t.Helper()
+		addr := testkit.NewScript(t, testkit.Respond(response)...).Addr()
+		r := load(t, Options{URL: "http://" + addr, Plan: pace.Constant(100, 50*time.Millisecond), Conns: 1})
+		if r.Due != 5 || (r.Refused == 5) != want || (r.Refused == 0) == want {
+			t.Errorf("%q: %d refused of %d", response, r.Refused, r.Due)
+		}
+	}
+	f("HTTP/1.1 503 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n", true)
+	f(refusal, false)
+	f("HTTP/1.1 429 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n", false)
+	f(whole, false)
+}

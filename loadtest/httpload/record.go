@@ -14,6 +14,7 @@ type record struct {
 
 	due, sent, ok       int64
 	timely              int64 // ok ones that came before the sending was over
+	refused             int64
 	statuses            [600]int64
 	failures            [numFailures]int64
 	opened, reconnects  int64
@@ -65,6 +66,9 @@ func (r *record) answered(c *conn, now time.Duration) {
 	r.statuses[status]++
 	k := r.kind(m.kind)
 	k.statuses[status]++
+	if c.response.refused {
+		r.refused++
+	}
 	if !m.wanted(status) {
 		if r.firstError == "" {
 			r.firstError = fmt.Sprintf("%v: %d", WrongStatus, status)

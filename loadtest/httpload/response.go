@@ -22,10 +22,12 @@ type response struct {
 	// begun says that a byte has come, headed that the head is whole, and keep that the
 	// connection may be used again.
 	begun, headed, keep bool
-	status              int
-	left                int64       // of a body with a length
-	chunks              *h1.Chunked // made for the first chunked body, then kept
-	partial             []byte      // of a head that came in pieces
+	// refused says that it is a 503 with Retry-After.
+	refused bool
+	status  int
+	left    int64       // of a body with a length
+	chunks  *h1.Chunked // made for the first chunked body, then kept
+	partial []byte      // of a head that came in pieces
 }
 
 // reset makes it ready for the response to a request with method m.
@@ -84,6 +86,7 @@ func (r *response) readHead(b []byte, head *h1.ResponseHead) (n int, err error) 
 // begin notes what the head says.
 func (r *response) begin(head *h1.ResponseHead) {
 	r.headed, r.status = true, head.Status
+	r.refused = head.Status == 503 && head.Has(h1.RetryAfter)
 	r.body = head.BodyKind(r.method)
 	r.keep = head.KeepAlive && r.body != h1.UntilClose && head.Status != 101
 	switch r.body {

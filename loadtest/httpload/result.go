@@ -22,6 +22,9 @@ type Result struct {
 	// them: see Failure.
 	Statuses map[int]int64    `json:"statuses"`
 	Errors   map[string]int64 `json:"errors"`
+	// Refused are the responses of 503 with Retry-After: how a server in order says that it
+	// has more than it can do. They are errors too, unless 503 is the status wanted.
+	Refused int64 `json:"refused"`
 	// Opened connections; Reconnects of them because a kept one turned out to have ended,
 	// before a byte of the response to an idempotent request, which went again.
 	Opened     int64 `json:"opened"`
@@ -134,6 +137,7 @@ func (r *Result) add(w *record) {
 	r.Due += w.due
 	r.Sent += w.sent
 	r.OK += w.ok
+	r.Refused += w.refused
 	r.Opened += w.opened
 	r.Reconnects += w.reconnects
 	r.Handshakes += w.handshakes

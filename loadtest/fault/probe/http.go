@@ -54,7 +54,7 @@ func (r *run) client(due <-chan time.Time, i int) {
 			continue
 		}
 		status, err := c.do()
-		if err != nil && !errors.Is(err, errStatus) {
+		if c.r.Fresh || err != nil && !errors.Is(err, errStatus) {
 			c.close()
 		}
 		r.observe(at, status, err)

@@ -76,6 +76,8 @@ type Options struct {
 	// Conns bounds the connections of requests, with one request at a time each; of tunnels, it
 	// is their number.
 	Conns int
+	// Fresh closes the connection behind each response, so that every request opens its own.
+	Fresh bool
 	// Timeout of one request or message from when it is sent; 0 is ten seconds.
 	Timeout time.Duration
 	// Observe is called with every sample, by one goroutine at a time and in the order of their

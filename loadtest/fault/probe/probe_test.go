@@ -192,3 +192,12 @@ func answerTLS(t *testing.T, conn net.Conn, cert *testcert.Pair) {
 		_, _ = secure.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
 	}
 }
+
+// A fresh connection for each request, although the server would keep it.
+func TestFresh(t *testing.T) {
+	server := testkit.NewScript(t, testkit.Respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")...)
+	list := sampled(t, Requests, Options{URL: "http://" + server.Addr(), Rate: 100, Conns: 2, Fresh: true}, func(list []Sample) bool { return len(list) >= 5 })
+	if server.Conns() < 5 || list[4].Kind != OK {
+		t.Errorf("%d connections for %d requests: %+v", server.Conns(), len(list), list[4])
+	}
+}
