@@ -134,7 +134,7 @@ printf '| heap in use, MiB | %s | %s |\n' "$(calc "$heap_before / 1024" 1)" "$(c
 printf '| PSS, MiB | %s | %s |\n' "$(calc "$pss_before / 1024" 1)" "$(calc "$pss / 1024" 1)"
 printf '| leaks seen by the watchdog | | %s |\n\n' "$(metric "$admin" tickgate_leak_suspected)"
 ((failed == 0)) || die 'clients failed'
-((fds <= fds_before + slack)) || { ls -l "/proc/$gateway_pid/fd" | tail -n 20 >&2; die 'descriptors leak'; }
+((fds <= fds_before + slack)) || { find "/proc/$gateway_pid/fd" -type l -printf '%f %l\n' | tail -n 20 >&2; die 'descriptors leak'; }
 ((goroutines <= goroutines_before + slack)) || { curl -s "http://$admin/debug/pprof/goroutine?debug=1" | head -n 60 >&2; die 'goroutines leak'; }
 ((heap <= heap_before + heap_slack * 1024)) || die 'the heap leaks'
 finish "$gateway_pid" TERM

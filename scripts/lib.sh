@@ -80,6 +80,8 @@ wait_for_url() {
 family() {
 	local pid=$1 child
 	printf '%s\n' "$pid"
+	# Words, not lines: a file lists its children on one.
+	# shellcheck disable=SC2013
 	for child in $(cat "/proc/$pid/task/"*/children 2>/dev/null); do
 		family "$child"
 	done
@@ -166,6 +168,7 @@ finish() {
 	local -a rest=()
 	[[ -z $signal ]] || kill "-$signal" "$pid" 2>/dev/null || true
 	code=0
+	# shellcheck disable=SC2034 # read by the caller
 	wait "$pid" || code=$?
 	for one in "${started_pids[@]}"; do
 		[[ $one == "$pid" ]] || rest+=("$one")

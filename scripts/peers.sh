@@ -1,6 +1,7 @@
 # The gateways that are compared, as bench-idle.sh and bench-relay.sh run them: "/" goes
 # to an HTTP backend and "/ws" to a WebSocket backend. Sourced after lib.sh, not run.
-# shellcheck shell=bash
+# What the caller sets and reads is not seen here, and $pin is several words or none.
+# shellcheck shell=bash disable=SC2034,SC2154,SC2086
 
 # Set by the caller before start_peer: peer_port, http_port, ws_port, admin_port, tls
 # (0 or 1), workers, most_fds, pin (a command that pins to processors, or nothing).

@@ -59,7 +59,7 @@ func newCompareFlags(fs *flag.FlagSet) *compareFlags {
 	fs.Float64Var(&o.Messages, "messages", 5000, "messages a second of ws and wss, each way")
 	fs.IntVar(&o.Size, "size", 200, "bytes in a message")
 	fs.StringVar(&c.idle, "idle", "", "numbers of idle connections at which memory is read (default 100,1000,4000)")
-	fs.DurationVar(&o.Settle, "settle", 1500*time.Millisecond, "time that connections idle before memory is read, at the least")
+	fs.DurationVar(&o.Settle, "settle", 4*time.Second, "time that connections idle before memory is read, at the least")
 	fs.IntVar(&o.Workers, "workers", 0, "processes, threads or Go processors of a gateway; 0 is one for each processor")
 	fs.IntVar(&o.Port, "port", 22600, "where free ports of 127.0.0.1 are looked for")
 	fs.StringVar(&c.backend, "backend", "", "what is behind the gateways: nginx or tickload (default nginx if it is installed)")

@@ -29,6 +29,9 @@ var idleKinds = []idleKind{
 	{name: "tunnel, TLS client", title: "Memory with idle WebSocket tunnels, TLS clients", secure: true, tunnel: true},
 }
 
+// passing is how long connections idle before a reading that is for the plot only.
+const passing = 1500 * time.Millisecond
+
 var idling = scenario{
 	id: "idle", title: "Memory of idle connections", figures: idleFigures(), measure: measureIdle,
 	about: func(o *Options) string {
@@ -36,7 +39,7 @@ var idling = scenario{
 		return fmt.Sprintf("Userland memory (PSS) of one idle connection, (PSS with %d − PSS with %d) / %d: connections had one request each, tunnels had their handshake. Each kind has a process of the gateway of its own; the four run at the same time.", last, first, last-first)
 	},
 	seconds: func(o *Options) float64 {
-		return startSeconds*float64(len(idleKinds)) + o.Settle.Seconds()*float64(len(o.IdleCounts)) + float64(slices.Max(o.IdleCounts))/idleRate + 2
+		return startSeconds*float64(len(idleKinds)) + 2*o.Settle.Seconds() + min(o.Settle, passing).Seconds()*float64(max(len(o.IdleCounts)-2, 0)) + float64(slices.Max(o.IdleCounts))/idleRate + 2
 	},
 }
 
@@ -112,7 +115,7 @@ func (t *turn) idle(ctx context.Context, k idleKind, in *instance) (found idleFo
 		}
 	}()
 	open := 0
-	for _, n := range t.IdleCounts {
+	for i, n := range t.IdleCounts {
 		h := startHolder(ctx, k, in, n-open)
 		holders = append(holders, h)
 		if !h.opened(ctx) {
@@ -120,7 +123,11 @@ func (t *turn) idle(ctx context.Context, k idleKind, in *instance) (found idleFo
 			return found
 		}
 		open = n
-		bytes, err := t.settled(ctx, in.PID)
+		settle := t.Settle // the figure is of the first and the last
+		if i > 0 && i < len(t.IdleCounts)-1 {
+			settle = min(settle, passing)
+		}
+		bytes, err := settled(ctx, in.PID, settle)
 		if err != nil {
 			found.err = err
 			return found
@@ -130,14 +137,14 @@ func (t *turn) idle(ctx context.Context, k idleKind, in *instance) (found idleFo
 	return found
 }
 
-// settled returns the memory of a gateway once it stands still.
-func (t *turn) settled(ctx context.Context, pid int) (int64, error) {
-	deadline := time.Now().Add(settleMost * t.Settle)
-	if !pace.Sleep(ctx, t.Settle) {
+// settled returns the memory of a gateway once it stands still, after the time it is given at the least.
+func settled(ctx context.Context, pid int, least time.Duration) (int64, error) {
+	deadline := time.Now().Add(settleMost * least)
+	if !pace.Sleep(ctx, least) {
 		return 0, context.Cause(ctx)
 	}
 	now, err := proc.PSS(pid)
-	for err == nil && time.Now().Before(deadline) && pace.Sleep(ctx, min(t.Settle, time.Second)) {
+	for err == nil && time.Now().Before(deadline) && pace.Sleep(ctx, min(least, time.Second)) {
 		before := now
 		now, err = proc.PSS(pid)
 		if change := now - before; max(change, -change) < int64(still*float64(now)) {

@@ -85,7 +85,8 @@ type Options struct {
 	// IdleCounts are the numbers of idle connections, and of idle tunnels, at which memory is read;
 	// nil is 100, 1000 and 4000, or as many as MaxFDs allows. Connections of four kinds are open at the same time.
 	IdleCounts []int
-	// Settle is how long they idle before, at the least, 0 is 1.5 seconds; at the most it is three times that.
+	// Settle is how long they idle before, at the least; 0 is four seconds, in which a garbage
+	// collector that waits for quiet has had its turn. At the most it is three times that.
 	Settle time.Duration
 
 	// Workers are the processes of nginx, the threads of HAProxy and the Go processors of the others; 0
@@ -123,7 +124,7 @@ func (o *Options) check() error {
 	o.Warmup = cmp.Or(o.Warmup, o.Duration/4)
 	o.Conns, o.Rate = cmp.Or(o.Conns, 64), cmp.Or(o.Rate, 5000)
 	o.Tunnels, o.Messages, o.Size = cmp.Or(o.Tunnels, 1000), cmp.Or(o.Messages, 5000), cmp.Or(o.Size, 200)
-	o.Settle = cmp.Or(o.Settle, 1500*time.Millisecond)
+	o.Settle = cmp.Or(o.Settle, 4*time.Second)
 	o.Workers, o.MaxFDs, o.Port = cmp.Or(o.Workers, runtime.NumCPU()), cmp.Or(o.MaxFDs, mostFDs()), cmp.Or(o.Port, 22600)
 	if o.IdleCounts == nil {
 		o.IdleCounts = idleCounts(o.MaxFDs)
