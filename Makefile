@@ -6,6 +6,8 @@ FUZZTIME      ?= 10s
 BENCH         ?= .
 TESTFLAGS     ?=
 TESTTIMEOUT   ?= 20m
+# Tests wait more than they work: more of them at a time than there are processors.
+PARALLEL      ?= 6
 # Where "make compare" leaves its report, and flags for it.
 OUT           ?= $(BIN)/compare
 ARGS          ?=
@@ -40,11 +42,11 @@ run: build ## start the demonstration: HTTP on 8080, TLS on 8443, admin on 9180
 	@exec $(BIN)/tickgate run --demo
 
 test: go ## run all tests
-	$(GO) test -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+	$(GO) test -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
 
 # One package at a time: the detector makes each slow enough for deadlines in tests.
 race: go c-compiler ## run all tests under the race detector
-	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -p 1 -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
 
 lint: fmt vet staticcheck arch shell ## check formatting, vet, staticcheck, architecture, scripts
 
