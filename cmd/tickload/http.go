@@ -112,6 +112,7 @@ func newHTTPFlags(fs *flag.FlagSet) *httpFlags {
 	fs.IntVar(&r.Expect, "expect", 0, "status wanted; 0 is any below 400")
 	fs.IntVar(&o.ResumePercent, "resume", 0, "share of new TLS connections that try to resume a session, in per cent")
 	fs.IntVar(&o.PerConn, "per-conn", 0, "requests of a connection before it is closed and opened anew; 0 is no limit")
+	fs.DurationVar(&o.Slack, "slack", 100*time.Microsecond, "how late requests may be sent so that several go out at once, which costs less CPU; -1ns is not at all")
 	fs.IntVar(&o.Loops, "loops", 1, "event loops of the tool, each of which keeps one processor busy at most")
 	fs.Uint64Var(&h.seed, "seed", 0, "seed of the order of the mix, of -poisson and -think")
 	fs.BoolVar(&h.json, "json", false, "write the result as JSON")
@@ -190,6 +191,7 @@ func (h *httpFlags) override(fs *flag.FlagSet) (o httpload.Options, err error) {
 		"resume":          func() { o.ResumePercent = f.ResumePercent },
 		"per-conn":        func() { o.PerConn = f.PerConn },
 		"loops":           func() { o.Loops = f.Loops },
+		"slack":           func() { o.Slack = f.Slack },
 		"seed":            func() { o.Seed = h.seed },
 	}
 	fs.Visit(func(given *flag.Flag) {

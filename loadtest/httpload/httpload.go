@@ -48,6 +48,12 @@ type Options struct {
 	// Loops is the number of event loops, each of which keeps a processor busy at most; 0
 	// is one.
 	Loops int
+	// Slack is how long the loop sleeps at the least before requests that are due, so that several
+	// go out at one wake: they may be that late, which is part of their latency. 0 is 100 us, less
+	// is none. At 20,000 requests/s (median latency, CPU us a request, late p50 us; two processors
+	// shared with the server): none 139, 38.5, 26; 100 us 134, 28.2, 35; 250 us 173, 24.0, 42;
+	// 500 us 284, 23.3, 59.
+	Slack time.Duration
 	// Seed of the mix and the think times: the same one makes the same choices.
 	Seed uint64
 	// Progress is called once a second; nil is silent.
@@ -83,6 +89,9 @@ func (o *Options) check() error {
 	}
 	if o.Duration > 0 && o.Warmup >= o.Duration {
 		return fmt.Errorf("%w: a warm-up of %v in a run of %v", ErrOptions, o.Warmup, o.Duration)
+	}
+	if o.Slack == 0 {
+		o.Slack = defaultSlack
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second

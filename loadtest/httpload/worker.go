@@ -27,6 +27,9 @@ const (
 	// mostWaiting is how many requests of a loop may wait for a connection.
 	mostWaiting = 1 << 20
 
+	// defaultSlack stands for an Options.Slack of 0.
+	defaultSlack = 100 * time.Microsecond
+
 	// never is a time that does not come.
 	never = time.Duration(math.MaxInt64)
 )
@@ -161,7 +164,7 @@ func (w *worker) arm() {
 		return
 	}
 	w.alarmAt = next
-	w.alarm.Set(next - w.run.clock())
+	w.alarm.Set(max(next-w.run.clock(), w.run.Slack))
 }
 
 // issue hands out the requests that are due.
