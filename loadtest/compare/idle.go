@@ -30,7 +30,7 @@ var idleKinds = []idleKind{
 }
 
 // passing is how long connections idle before a reading that is for the plot only.
-const passing = 1500 * time.Millisecond
+const passing = time.Second
 
 var idling = scenario{
 	id: "idle", title: "Memory of idle connections", figures: idleFigures(), measure: measureIdle,
@@ -54,7 +54,7 @@ const (
 	// idleRate is how many connections of a kind are opened a second.
 	idleRate = 1500
 	// settleMost is how many times the settling goes on at most for memory to stand still.
-	settleMost = 3
+	settleMost = 2
 	// still is the share by which two readings a second apart may differ.
 	still = 0.005
 	// mostFailed is the share of connections that may be missing from a figure.

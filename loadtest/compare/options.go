@@ -86,7 +86,7 @@ type Options struct {
 	// nil is 100, 1000 and 4000, or as many as MaxFDs allows. Connections of four kinds are open at the same time.
 	IdleCounts []int
 	// Settle is how long they idle before, at the least; 0 is four seconds, in which a garbage
-	// collector that waits for quiet has had its turn. At the most it is three times that.
+	// collector that waits for quiet has had its turn. At the most it is twice that.
 	Settle time.Duration
 
 	// Workers are the processes of nginx, the threads of HAProxy and the Go processors of the others; 0
