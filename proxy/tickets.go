@@ -8,6 +8,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"tickgate/internal/ticketstore"
 	"tickgate/tlsterm"
 )
 
@@ -22,7 +23,15 @@ func (p *listenerPlan) openTickets(store, prev *tlsterm.Store) error {
 	if store == nil || prev != nil && prev.Tickets() == store.Tickets() {
 		return nil
 	}
-	p.keys = append(p.keys, store.Tickets())
+	keys := store.Tickets()
+	if o := keys.Options(); o.Source == "redis" {
+		source, err := ticketstore.Open(o.RedisURL, o.RedisKey, o.RedisTimeout)
+		if err != nil {
+			return err
+		}
+		keys.SetSource(source)
+	}
+	p.keys = append(p.keys, keys)
 	return nil
 }
 
