@@ -161,6 +161,12 @@ func TestExamples(t *testing.T) {
 	} {
 		writeCertificate(t, certs, name, -time.Hour, year, dns...)
 	}
+	if err := os.MkdirAll(filepath.Join(certs, "tickets"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(certs, "tickets", "2026-11-29.key"), make([]byte, 80), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	const dir = "../docs/examples"
 	for _, name := range []string{
 		"minimal.yaml", "tls.yaml", "routing.yaml", "upstreams.yaml", "headers-compression.yaml",

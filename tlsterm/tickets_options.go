@@ -19,8 +19,8 @@ type TicketOptions struct {
 	OldKeys int `yaml:"old_keys" default:"6" min:"1" max:"30"`
 	// Time between looks at the files or at Redis.
 	Poll time.Duration `yaml:"poll" default:"5s" min:"100ms"`
-	// Redis server: redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path. Who reads or writes it there reads the traffic of TLS 1.2
-	// sessions that were resumed, and may pose as the gateway to who resumes.
+	// Redis server: redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path. The keys stand there unencrypted: who
+	// reads them can decrypt recorded sessions of TLS 1.2, and pose as the gateway to clients that resume.
 	RedisURL string `yaml:"redis_url" secret:"true"`
 	// Name of the entry in Redis that holds the keys. Listeners and processes with the same name share them.
 	RedisKey string `yaml:"redis_key" default:"tickgate:tls:tickets"`
