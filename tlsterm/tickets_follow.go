@@ -221,6 +221,8 @@ func (t *Tickets) followSource(ctx context.Context, now time.Time) error {
 		if !now.Before(a.from.Add(time.Duration(t.opts.OldKeys) * t.opts.Rotate)) {
 			own = slices.Insert(slices.Clone(own), 0, randomTicketKey(now, now.Add(t.opts.life())))
 			t.fallback.Store(true)
+		} else if now.After(a.from.Add(t.opts.Rotate)) {
+			own = prolonged(own, a, now.Add(time.Duration(t.opts.OldKeys)*t.opts.Rotate))
 		}
 		t.publish(own, now)
 		return err
@@ -229,13 +231,30 @@ func (t *Tickets) followSource(ctx context.Context, now time.Time) error {
 	// What only this process has opens its tickets and seals no more.
 	keys := slices.Clone(shared)
 	for _, k := range own {
-		if !hasKey(shared, k) {
+		i := slices.IndexFunc(keys, func(o *ticketKey) bool { return o.name == k.name })
+		switch {
+		case i < 0:
 			keys = append(keys, k)
+		case keys[i].until.Before(k.until):
+			keys[i] = k // it was prolonged
 		}
 	}
 	t.publish(keys, now)
 	t.fallback.Store(!hasKey(shared, t.set.Load().active(now)))
 	return nil
+}
+
+// prolonged has one of the keys open until later: as it seals for longer than it should, its last tickets would else be short-lived.
+func prolonged(keys []*ticketKey, one *ticketKey, until time.Time) []*ticketKey {
+	out := slices.Clone(keys)
+	for i, k := range out {
+		if k == one && k.until.Before(until) {
+			longer := *k
+			longer.until = until
+			out[i] = &longer
+		}
+	}
+	return out
 }
 
 func hasKey(keys []*ticketKey, k *ticketKey) bool {

@@ -412,8 +412,10 @@ func TestSharedKeys(t *testing.T) {
 		if st := a.tickets.Stats(); st.Up || st.Fallback || st.Errors == 0 || failures.Load() != 2 {
 			t.Errorf("3: %+v, %d failures reported, want 2", st, failures.Load())
 		}
+		wait(58 * time.Minute)
+		late := a.seal()
 		// 4. Then each has a key of its own.
-		wait(time.Hour)
+		wait(2 * time.Minute)
 		if st := a.tickets.Stats(); st.Up || !st.Fallback {
 			t.Errorf("4: %+v", st)
 		}
@@ -437,6 +439,13 @@ func TestSharedKeys(t *testing.T) {
 		wait(15 * time.Second)
 		both("7")
 		b.opens("7", before, TicketAccepted)
+		wait(time.Hour + 45*time.Minute)
+		both("7")
+		a.opens("7, two rotations after it was sealed", late, TicketAccepted)
+		b.opens("7, two rotations after it was sealed", late, TicketAccepted)
+		wait(15 * time.Minute)
+		a.opens("7, later", late, TicketExpired)
+		before = b.seal()
 		// 8. A restart of both finds the keys.
 		a.tickets.Close()
 		b.tickets.Close()
