@@ -88,7 +88,7 @@ func (t *Tickets) follow(ctx context.Context) {
 			if err == nil || t.opts.Source != ticketsRedis {
 				failures = 0
 			}
-			timer.Reset(backedOff(wait, failures))
+			timer.Reset(backedOff(wait, failures, min(maxBackoff, t.opts.Rotate/2)))
 		}
 	}
 }
@@ -96,10 +96,10 @@ func (t *Tickets) follow(ctx context.Context) {
 // maxBackoff bounds the time between looks at a source that fails.
 const maxBackoff = time.Minute
 
-// backedOff doubles the wait with every failure after the first, up to maxBackoff.
-func backedOff(wait time.Duration, failures int) time.Duration {
-	for ; failures > 1 && wait < maxBackoff; failures-- {
-		wait = min(2*wait, maxBackoff)
+// backedOff doubles the wait with every failure after the first, up to limit.
+func backedOff(wait time.Duration, failures int, limit time.Duration) time.Duration {
+	for ; failures > 1 && wait < limit; failures-- {
+		wait = min(2*wait, limit)
 	}
 	return wait
 }
@@ -282,6 +282,9 @@ func (t *Tickets) agree(ctx context.Context, now time.Time) ([]*ticketKey, error
 		from, due := nextKey(keys, now, t.lead(), &t.opts)
 		switch {
 		case due:
+			if len(keys) > 0 && from.After(keys[0].from.Add(t.opts.Rotate)) { // nobody could rotate in time
+				keys = prolonged(keys, keys[0], from.Add(time.Duration(t.opts.OldKeys)*t.opts.Rotate))
+			}
 			keys = slices.Insert(keys, 0, randomTicketKey(from, from.Add(t.opts.life())))
 		case !lost:
 			return keys, nil
@@ -301,7 +304,8 @@ func (t *Tickets) agree(ctx context.Context, now time.Time) ([]*ticketKey, error
 // sessions go on, or those of this process.
 func (t *Tickets) known(now time.Time) []*ticketKey {
 	expired := func(k *ticketKey) bool { return k.expired(now) }
-	keys := slices.DeleteFunc(slices.Clone(t.shared), expired)
+	// As they are in the set, where some may have been prolonged.
+	keys := slices.DeleteFunc(slices.Clone(t.set.Load().keys), func(k *ticketKey) bool { return expired(k) || !hasKey(t.shared, k) })
 	if len(keys) == 0 {
 		keys = slices.DeleteFunc(slices.Clone(t.set.Load().keys), expired)
 		slices.SortStableFunc(keys, newestFirst)

@@ -470,6 +470,21 @@ func TestSharedKeys(t *testing.T) {
 	})
 }
 
+func TestBackedOff(t *testing.T) {
+	f := func(wait time.Duration, failures int, want time.Duration) {
+		t.Helper()
+		if got := backedOff(wait, failures, time.Minute); got != want {
+			t.Errorf("%v after %d failures: %v, want %v", wait, failures, got, want)
+		}
+	}
+	f(5*time.Second, 0, 5*time.Second)
+	f(5*time.Second, 1, 5*time.Second)
+	f(5*time.Second, 2, 10*time.Second)
+	f(5*time.Second, 4, 40*time.Second)
+	f(5*time.Second, 1000, time.Minute)
+	f(time.Hour, 9, time.Hour)
+}
+
 func TestNextKey(t *testing.T) {
 	o := &TicketOptions{Rotate: time.Hour, OldKeys: 2}
 	start := time.Unix(1_000_000, 0)
