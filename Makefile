@@ -27,7 +27,7 @@ SCRIPTS       := $(wildcard scripts/*.sh) .ci/run
 export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler
+.PHONY: help build run test race test-redis lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler redis-server
 
 help: ## show this list
 	@printf '\n  tickgate\n\n'
@@ -47,6 +47,11 @@ test: go ## run all tests
 # One package at a time: the detector makes each slow enough for deadlines in tests.
 race: go c-compiler ## run all tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race -p 1 -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+
+test-redis: go c-compiler redis-server ## run the tests that need a redis-server, with the race detector
+	$(GO) vet -tags redis ./internal/ticketstore ./proxy
+	CGO_ENABLED=1 $(GO) test -race -count=1 -tags redis -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./internal/ticketstore
+	CGO_ENABLED=1 $(GO) test -race -count=1 -tags redis -run Redis -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./proxy
 
 lint: fmt vet staticcheck arch shell ## check formatting, vet, staticcheck, architecture, scripts
 
@@ -135,3 +140,10 @@ c-compiler:
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev; \
 		else echo 'The race detector needs a C compiler: apt-get install gcc libc6-dev' >&2; exit 1; fi; }
+
+# The tests with the build tag redis start a server of their own.
+redis-server:
+	@command -v redis-server >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server; \
+		else echo 'A Redis server is needed: apt-get install redis-server' >&2; exit 1; fi; }

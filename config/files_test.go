@@ -93,6 +93,21 @@ func writeCertificates(t *testing.T) (dir string) {
 	writeCertificate(t, dir, "old", -20*day, -10*day, "old.example")
 	writeCertificate(t, dir, "future", 10*day, 365*day, "future.example")
 	writeCertificate(t, dir, "nameless", -day, 365*day)
+	for name, f := range map[string]struct {
+		size int
+		mode os.FileMode
+	}{"t48": {48, 0o600}, "t80": {80, 0o600}, "t47": {47, 0o600}, "open": {48, 0o644}, "keys/1": {48, 0o640}, "keys/2": {80, 0o600}, "bad/1": {1, 0o600}, "bad/2": {2, 0o600}} {
+		name = filepath.Join(dir, "tickets", name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, bytes.Repeat([]byte(filepath.Base(name)[:1]), f.size), f.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(name, f.mode); err != nil { // whatever the umask
+			t.Fatal(err)
+		}
+	}
 	garbage := "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
 	if err := os.WriteFile(filepath.Join(dir, "garbage.pem"), []byte(garbage), 0o600); err != nil {
 		t.Fatal(err)
@@ -145,6 +160,12 @@ func TestExamples(t *testing.T) {
 		"client":           {"client.internal"},
 	} {
 		writeCertificate(t, certs, name, -time.Hour, year, dns...)
+	}
+	if err := os.MkdirAll(filepath.Join(certs, "tickets"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(certs, "tickets", "2026-11-29.key"), make([]byte, 80), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	const dir = "../docs/examples"
 	for _, name := range []string{

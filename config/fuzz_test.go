@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tickgate/tlsterm"
 )
 
 // FuzzParse checks that no file crashes the loader, that every problem has a
@@ -29,6 +31,7 @@ func FuzzParse(f *testing.F) {
 		l := testLoader(map[string]string{"PORT": "80", "WORDS": "many words"})
 		// What a file names must not be looked for on the machine that fuzzes.
 		l.machine.readFile = func(string) ([]byte, error) { return nil, fs.ErrNotExist }
+		l.machine.ticketFiles = func(string) ([]tlsterm.TicketFile, error) { return nil, fs.ErrNotExist }
 		l.machine.glob = func(string) ([]string, error) { return nil, nil }
 		cfg, report := l.parse("fuzz.yaml", src)
 		if (cfg == nil) != (report.Err() != nil) {

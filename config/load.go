@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tickgate/tlsterm"
 )
 
 // Load reads the file with its includes, expands environment variables, decodes
@@ -35,6 +37,8 @@ type machine struct {
 	readFile  func(name string) ([]byte, error)
 	glob      func(pattern string) ([]string, error)
 	now       func() time.Time
+	// ticketFiles reads the session ticket keys of a file or folder.
+	ticketFiles func(path string) ([]tlsterm.TicketFile, error)
 	// openFiles returns how many descriptors the process may open; ok is false where that is unknown.
 	openFiles func() (n uint64, ok bool)
 }
@@ -54,7 +58,7 @@ type loader struct {
 
 func newLoader() *loader {
 	return &loader{
-		machine: machine{lookupEnv: os.LookupEnv, readFile: readFile, glob: filepath.Glob, now: time.Now, openFiles: openFileLimit},
+		machine: machine{lookupEnv: os.LookupEnv, readFile: readFile, glob: filepath.Glob, now: time.Now, ticketFiles: tlsterm.ReadTicketFiles, openFiles: openFileLimit},
 		report:  &Report{},
 		loaded:  map[string]position{},
 	}

@@ -258,6 +258,9 @@ type BackendTLS struct {
 	KeyFile string `yaml:"key_file"`
 	// Lowest protocol version.
 	MinVersion string `yaml:"min_version" default:"1.2" enum:"1.2|1.3"`
+	// Sessions remembered for each backend, so that new connections to it resume and cost both sides less; 0 remembers none. One for each
+	// server name in use is enough.
+	SessionCache int `yaml:"session_cache" default:"16" min:"0" max:"1024"`
 	// Do not verify the backend's certificate. Anyone on the path can read and change the traffic.
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify" default:"false"`
 }

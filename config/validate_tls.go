@@ -23,6 +23,7 @@ func (v *validator) listenerTLS(path string, o *tlsterm.Options) {
 	if o.MinVersion > o.MaxVersion {
 		v.fail(path+".min_version", "is above max_version (%s)", o.MaxVersion)
 	}
+	v.listenerTickets(path+".tickets", &o.Tickets)
 	owners := map[string]int{}
 	for i := range o.Certificates {
 		c := &o.Certificates[i]

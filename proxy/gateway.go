@@ -65,6 +65,7 @@ type Gateway struct {
 	late       atomic.Uint64 // requests refused since no worker could read them in time
 	nextID     atomic.Uint64
 	expiries   atomic.Pointer[[]expiry]
+	tickets    atomic.Pointer[[]ticketKeys]
 
 	droppedBefore atomic.Uint64 // by access logs that a reload replaced
 
@@ -124,6 +125,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 	}
 	g.access.Store(access)
 	g.expiries.Store(&[]expiry{})
+	g.tickets.Store(&[]ticketKeys{})
 	g.registerMetrics()
 	g.reloadMu.Lock()
 	defer g.reloadMu.Unlock()
@@ -217,6 +219,7 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	plan.commit()
 	g.drainBackendsLocked(snap, cfg.Drain.Window)
 	g.noteExpiriesLocked()
+	g.followTicketsLocked()
 	g.meter.Loaded(g.reloads, g.lastLoad)
 	if old != nil {
 		old.retire()

@@ -48,6 +48,7 @@ type listenerPlan struct {
 	opened []*listener
 	next   map[string]*listener
 	change []func()
+	keys   []*tlsterm.Tickets // that did not exist before
 }
 
 // planListeners opens what is new and prepares what changes, without touching what
@@ -60,6 +61,7 @@ func (g *Gateway) planListeners(cfg *config.Config) (*listenerPlan, error) {
 			return nil, err
 		}
 	}
+	p.primeTickets()
 	return p, nil
 }
 
@@ -71,6 +73,9 @@ func (p *listenerPlan) add(l *config.Listener) error {
 	}
 	store, conf, err := loadTLS(l, prev)
 	if err != nil {
+		return fmt.Errorf("listener %s: %w", l.Listen, err)
+	}
+	if err := p.openTickets(store, prev); err != nil {
 		return fmt.Errorf("listener %s: %w", l.Listen, err)
 	}
 	if old != nil && sameSockets(&old.cfg, l) {
@@ -125,6 +130,9 @@ func (p *listenerPlan) undo() {
 			discard(s)
 		}
 		ln.meter.Retire()
+	}
+	for _, k := range p.keys {
+		k.Close()
 	}
 }
 
@@ -192,6 +200,7 @@ func (g *Gateway) closeListeners() {
 		ln.close()
 	}
 	g.listeners = map[string]*listener{}
+	g.followTicketsLocked()
 }
 
 // accept takes connections from one socket until it is closed.

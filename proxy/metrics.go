@@ -36,6 +36,14 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_accesslog_dropped_total", Type: "counter", Help: "Access log lines lost because the output was too slow or failed."},
 	{Name: "tickgate_tls_failures_total", Type: "counter", Labels: "reason (as in tlsterm.Failure)", Help: "TLS handshakes with clients that failed."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, in Unix time."},
+	{Name: "tickgate_tls_tickets_presented_total", Type: "counter", Labels: "listener, result (as in tlsterm.TicketResult: accepted, unknown_key, expired, malformed, other_policy)", Help: "Session tickets that clients presented, by what became of them. All but accepted lead to a full handshake; a few of the accepted do, too, as sessions older than seven days."},
+	{Name: "tickgate_tls_tickets_issued_total", Type: "counter", Labels: "listener", Help: "Session tickets issued."},
+	{Name: "tickgate_tls_ticket_keys", Type: "gauge", Labels: "listener", Help: "Keys that open session tickets, the one that seals included."},
+	{Name: "tickgate_tls_ticket_key_age_seconds", Type: "gauge", Labels: "listener", Help: "Age of the key that seals session tickets; of a file, since it was written."},
+	{Name: "tickgate_tls_ticket_key_rotations_total", Type: "counter", Labels: "listener", Help: "Changes of the key that seals session tickets."},
+	{Name: "tickgate_tls_ticket_source_up", Type: "gauge", Labels: "listener, source (memory, file, redis, off)", Help: "0 while the key files are bad or Redis is away; the keys so far stay in use."},
+	{Name: "tickgate_tls_ticket_source_errors_total", Type: "counter", Labels: "listener, source", Help: "Looks at the key files or at Redis that failed."},
+	{Name: "tickgate_tls_ticket_fallback", Type: "gauge", Labels: "listener, source", Help: "1 while tickets are sealed with a key that Redis does not have, so that other processes cannot resume these sessions."},
 }
 
 // registerMetrics adds them; their values are read when someone asks.
@@ -71,6 +79,7 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 	for _, f := range tlsterm.Failures() {
 		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_failures_total{reason=%q}", f), g.tlsFailures[f].Load())
 	}
+	g.writeTicketMetrics(w)
 	for _, e := range *g.expiries.Load() {
 		metrics.WriteGaugeUint64(w, e.series, uint64(e.at.Unix()))
 	}

@@ -27,8 +27,10 @@
 //
 // # Sessions
 //
-// Clients resume by tickets (TLS 1.2 and 1.3), whose keys are random, renewed daily and
-// never stored. A reload keeps them while the listener's TLS options stay equal.
+// Clients resume by tickets (TLS 1.2 and 1.3). A ticket is the name of a key (16 bytes), then the session as crypto/tls seals
+// it, with a sum of the TLS options it was negotiated under; it opens only under the same ones. Handshakes find the keys in one
+// immutable ticketSet behind an atomic pointer. Keys come from memory, from files or from a KeySource such as Redis, which
+// one goroutine of Tickets looks at: no handshake waits for it, and what cannot be read leaves the last keys in place.
 //
 // # Handshakes
 //

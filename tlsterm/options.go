@@ -11,6 +11,8 @@ type Options struct {
 	MaxVersion string `yaml:"max_version" default:"1.3" enum:"1.2|1.3"`
 	// What to do with a server name that no certificate covers: answer with the default certificate, or refuse the handshake.
 	UnknownName string `yaml:"unknown_name" default:"default" enum:"default|reject"`
+	// Session tickets, by which clients resume a session without a full handshake, and where their keys come from.
+	Tickets TicketOptions `yaml:"tickets"`
 }
 
 // Certificate names one certificate chain and its private key.

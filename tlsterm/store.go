@@ -14,7 +14,7 @@ import (
 type Store struct {
 	opts    Options
 	config  *tls.Config
-	tickets *ticketKeys
+	tickets *Tickets
 	loaded  []*loadedCert
 	infos   []CertInfo
 
@@ -47,10 +47,9 @@ var ErrNoCertificates = errors.New("tls: no certificates configured (want at lea
 // what they did, Load returns prev itself, so that the connections accepted over any number of reloads
 // refer to one tls.Config. Otherwise certificates that did not change are still shared.
 //
-// If the options are equal and files changed, as renewed certificates do, the new
-// store goes on with the session ticket keys of prev, so that a reload costs
-// clients no full handshake. With other options it begins with new keys: a ticket must not resume
-// what these would refuse.
+// While the ticket options are equal, the new store goes on with the session ticket keys of prev, so that a reload costs
+// clients no full handshake. Tickets issued under other options than its own it refuses all the same, whoever has the
+// keys: a ticket must not resume what the options would refuse (policyOf).
 func Load(o *Options, prev *Store) (*Store, error) {
 	s := &Store{
 		opts:  *o,
@@ -61,6 +60,7 @@ func Load(o *Options, prev *Store) (*Store, error) {
 		c := &s.opts.Certificates[i]
 		c.Names = slices.Clone(c.Names)
 	}
+	s.opts.Tickets.Files = slices.Clone(o.Tickets.Files)
 	minVersion, maxVersion, err := versions(o)
 	errs := []error{err}
 	if len(o.Certificates) == 0 {
@@ -78,12 +78,15 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	s.tickets = &ticketKeys{}
-	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) {
-		if slices.EqualFunc(prev.loaded, s.loaded, sameContent) {
-			return prev, nil
-		}
-		s.tickets = prev.tickets
+	var prevTickets *Tickets
+	if prev != nil {
+		prevTickets = prev.tickets
+	}
+	if s.tickets, err = loadTickets(o.Tickets, prevTickets); err != nil {
+		return nil, err
+	}
+	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && slices.EqualFunc(prev.loaded, s.loaded, sameContent) {
+		return prev, nil
 	}
 	s.index()
 	s.config = s.buildConfig(minVersion, maxVersion)
@@ -96,10 +99,14 @@ func sameContent(a, b *loadedCert) bool { return a.sum == b.sum }
 // and must not be changed.
 func (s *Store) Config() *tls.Config { return s.config }
 
+// Tickets returns the ticket keys, which stores of successive reloads share. Whoever uses the store starts and closes them.
+func (s *Store) Tickets() *Tickets { return s.tickets }
+
 // Certificates describes the certificates in the order of the options.
 func (s *Store) Certificates() []CertInfo { return s.infos }
 
 func (s *Store) buildConfig(minVersion, maxVersion uint16) *tls.Config {
+	seal := &sealer{tickets: s.tickets, policy: policyOf(&s.opts)}
 	return &tls.Config{
 		MinVersion: minVersion,
 		MaxVersion: maxVersion,
@@ -107,8 +114,10 @@ func (s *Store) buildConfig(minVersion, maxVersion uint16) *tls.Config {
 		// Do not set Certificates here: crypto/tls would take them for a client without a server name, and
 		// could not answer an unknown one with the alert unrecognized_name.
 		GetCertificate: s.names.certificate, // not s.certificate, which would refer to the whole store
-		WrapSession:    s.tickets.wrap,
-		UnwrapSession:  s.tickets.unwrap,
+		WrapSession:    seal.wrap,
+		UnwrapSession:  seal.unwrap,
+
+		SessionTicketsDisabled: s.opts.Tickets.Source == ticketsOff,
 	}
 }
 

@@ -67,6 +67,8 @@ type Backend struct {
 	inflight atomic.Int64
 	tunnels  atomic.Int64
 	ewma     ewma
+	full     atomic.Uint64 // TLS handshakes of connections, without those of probes
+	resumed  atomic.Uint64
 	down     atomic.Bool
 	tags     atomic.Pointer[[]*Pool] // by Tag; nil where no request of that tag came yet
 

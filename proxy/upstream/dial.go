@@ -143,6 +143,11 @@ func (b *Backend) handshake(ctx context.Context, raw net.Conn) (net.Conn, error)
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
+	if c.ConnectionState().DidResume {
+		b.resumed.Add(1)
+	} else {
+		b.full.Add(1)
+	}
 	return c, nil
 }
 

@@ -144,6 +144,10 @@ func (f *family) writeMetrics(w io.Writer) {
 		}
 		metrics.WriteCounterUint64(w, "tickgate_upstream_dials_total{"+labels+`,result="ok"}`, dials)
 		metrics.WriteCounterUint64(w, "tickgate_upstream_dials_total{"+labels+`,result="failed"}`, failures)
+		if b.TLS() {
+			metrics.WriteCounterUint64(w, "tickgate_upstream_tls_handshakes_total{"+labels+`,resumed="false"}`, b.full.Load())
+			metrics.WriteCounterUint64(w, "tickgate_upstream_tls_handshakes_total{"+labels+`,resumed="true"}`, b.resumed.Load())
+		}
 	}
 	allowed, denied := s.budget.Counts()
 	metrics.WriteCounterUint64(w, fmt.Sprintf(`tickgate_upstream_retry_budget_total{upstream=%q,result="allowed"}`, f.name), allowed)

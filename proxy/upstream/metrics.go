@@ -12,6 +12,7 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_upstream_pool_rejected_total", Type: "counter", Labels: "upstream, backend, tag", Help: "Requests that got no connection within pool.wait_timeout."},
 	{Name: "tickgate_upstream_pool_stale_total", Type: "counter", Labels: "upstream, backend, tag", Help: "Pooled connections that turned out to be closed, too old, or to hold bytes that nobody asked for."},
 	{Name: "tickgate_upstream_dials_total", Type: "counter", Labels: "upstream, backend, result (ok, failed)", Help: "Connections opened to backends."},
+	{Name: "tickgate_upstream_tls_handshakes_total", Type: "counter", Labels: "upstream, backend, resumed (false, true)", Help: "TLS handshakes with backends that succeeded, without those of health probes."},
 	{Name: "tickgate_upstream_retry_budget_total", Type: "counter", Labels: "upstream, result (allowed, denied)", Help: "Decisions of the retry budget."},
 	{Name: "tickgate_upstream_dns_lookup_seconds", Type: "histogram", Help: "Time of lookups of backend names, which happen in the background."},
 	{Name: "tickgate_upstream_dns_lookups_total", Type: "counter", Labels: "result", Help: "Lookups of backend names."},

@@ -85,7 +85,9 @@ func (l *listed) status(now time.Duration) BackendStatus {
 // cache, as tickets of one backend mean nothing to another.
 func (s *Set) clientTLSFor(server string) *tls.Config {
 	c := s.tls.Clone()
-	c.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	if n := s.cfg.TLS.SessionCache; n > 0 {
+		c.ClientSessionCache = tls.NewLRUClientSessionCache(n)
+	}
 	c.ServerName = s.cfg.TLS.ServerName
 	if c.ServerName == "" {
 		c.ServerName = serverName(parseOrigin(server, s.print.res.Family))
