@@ -209,6 +209,7 @@ type served struct {
 	// writing is held while a frame is written: a tick may take two writes, which
 	// answers must not come between.
 	writing sync.Mutex
+	open    atomic.Bool   // the 101 is written
 	next    uint64        // guarded by writing
 	left    atomic.Uint32 // messages skipped
 
@@ -221,14 +222,12 @@ var scratch = sync.Pool{New: func() any { b := make([]byte, scratchSize); return
 func (c *served) serve() {
 	defer c.b.forget(c)
 	_ = c.SetDeadline(time.Now().Add(headTimeout))
-	if _, err := ws.Upgrade(c.Conn); err != nil { // which has answered with 4xx
+	if err := c.upgrade(); err != nil { // which has answered with 4xx
 		c.b.broken.Add(1)
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
 	c.b.upgraded.Add(1)
-	c.b.join(c)
-	c.upgraded = true
 	raw, err := c.Conn.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return
@@ -243,6 +242,23 @@ func (c *served) serve() {
 			return
 		}
 	}
+}
+
+// upgrade answers the handshake. Messages are for the connection from before its client can know
+// that it is open, and wait for the 101 to be written.
+func (c *served) upgrade() error {
+	upgrader := ws.Upgrader{OnBeforeUpgrade: func() (ws.HandshakeHeader, error) {
+		c.writing.Lock()
+		c.b.join(c)
+		c.upgraded = true
+		return nil, nil
+	}}
+	_, err := upgrader.Upgrade(c.Conn)
+	if c.upgraded {
+		c.open.Store(true)
+		c.writing.Unlock()
+	}
+	return err
 }
 
 // receive tries to read, taking a buffer only if there is something; false has the
@@ -408,7 +424,9 @@ func (c *served) tick(op ws.OpCode, due time.Time) {
 // deliver sends one message if the connection takes it at once, or at least a part: the
 // rest follows on a goroutine, and what is due until then is skipped.
 func (c *served) deliver(op ws.OpCode, due int64, size int) {
-	if !c.writing.TryLock() {
+	if !c.open.Load() {
+		c.writing.Lock() // held for the 101
+	} else if !c.writing.TryLock() {
 		c.skip()
 		return
 	}
