@@ -293,16 +293,31 @@ func TestResets(t *testing.T) {
 	set(t, p, Fault{Reset: Reset{AcceptPercent: 100}})
 	openReset(t, p.Addr())
 	set(t, p, Fault{Reset: Reset{AcceptPercent: 50}, Seed: 1})
-	was := p.Counts().Reset
+	was, answered := p.Counts().Reset, 0
 	for range 40 {
-		if conn, err := net.DialTimeout("tcp", p.Addr(), testkit.Patience); err == nil {
-			_ = conn.Close()
+		if answers(p.Addr()) {
+			answered++
 		}
 	}
-	until(t, "end of 40 connections", func() bool { return p.Counts().Open == 0 })
-	if n := p.Counts().Reset - was; n < 8 || n > 32 {
-		t.Errorf("%d of 40 were reset, want about a half", n)
+	if answered < 8 || answered > 32 {
+		t.Errorf("%d of 40 were answered, want about a half", answered)
 	}
+	until(t, "count of the others", func() bool { return p.Counts().Reset-was >= int64(40-answered) })
+}
+
+// answers says whether a new connection echoes.
+func answers(addr string) bool {
+	conn, err := net.DialTimeout("tcp", addr, testkit.Patience)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return false
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err == nil
 }
 
 func TestSilentHoleHeals(t *testing.T) {
