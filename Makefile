@@ -8,6 +8,7 @@ TESTFLAGS     ?=
 TESTTIMEOUT   ?= 20m
 # Tests wait more than they work: more of them at a time than there are processors.
 PARALLEL      ?= 6
+PACKAGES      ?= ./...
 # Where "make compare" leaves its report, and flags for it.
 OUT           ?= $(BIN)/compare
 ARGS          ?=
@@ -42,11 +43,11 @@ run: build ## start the demonstration: HTTP on 8080, TLS on 8443, admin on 9180
 	@exec $(BIN)/tickgate run --demo
 
 test: go ## run all tests
-	$(GO) test -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+	$(GO) test -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 # One package at a time: the detector makes each slow enough for deadlines in tests.
 race: go c-compiler ## run all tests under the race detector
-	CGO_ENABLED=1 $(GO) test -race -p 1 -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -p 1 -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 test-redis: go c-compiler redis-server ## run the tests that need a redis-server, with the race detector
 	$(GO) vet -tags redis ./internal/ticketstore ./proxy
