@@ -28,6 +28,7 @@ func TestUnreadResponsesEnd(t *testing.T) {
 		c := g.dial()
 		_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the sooner it is full
 		go func() {
+			_ = c.TrySend(strings.Repeat(get("/"), 1000)) // fills most of the buffers at once
 			for c.TrySend(get("/")) == nil {
 				continue
 			}
