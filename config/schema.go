@@ -31,6 +31,8 @@ type Config struct {
 	Listeners []Listener `yaml:"listeners"`
 	// Limits on upgraded connections, over all routes.
 	Tunnels Tunnels `yaml:"tunnels"`
+	// Bounds on TLS handshakes with clients, over all listeners.
+	Handshakes tlsterm.HandshakeOptions `yaml:"handshakes"`
 	// Caps on client connections.
 	Connections limiter.Connections `yaml:"connections"`
 	// Limits on what a client may send.

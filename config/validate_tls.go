@@ -20,8 +20,10 @@ const expiryNotice = 30 * 24 * time.Hour
 // listenerTLS judges the TLS of a listener: the files are read, so that a reload
 // fails before anything is swapped.
 func (v *validator) listenerTLS(path string, o *tlsterm.Options) {
-	if o.MinVersion > o.MaxVersion {
-		v.fail(path+".min_version", "is above max_version (%s)", o.MaxVersion)
+	v.policyNames(path+".policies", o.Policies)
+	o.Check(func(key string, err error) { v.fail(path+"."+key, "%s", err) })
+	if o.InsecureKeyLogFile != "" {
+		v.warn(path+".insecure_key_log_file", "whoever reads this file can decrypt the traffic of every client")
 	}
 	v.listenerTickets(path+".tickets", &o.Tickets)
 	owners := map[string]int{}
@@ -40,6 +42,23 @@ func (v *validator) listenerTLS(path string, o *tlsterm.Options) {
 				continue
 			}
 			owners[c.Names[j]] = i
+		}
+	}
+}
+
+// policyNames judges the names that policies are for.
+func (v *validator) policyNames(path string, policies []tlsterm.Policy) {
+	owners := map[string]int{}
+	for i := range policies {
+		p := &policies[i]
+		for j := range p.Names {
+			name := fmt.Sprintf("%s[%d].names[%d]", path, i, j)
+			v.serverName(name, &p.Names[j], nil)
+			if first, again := owners[p.Names[j]]; again {
+				v.warn(name, "has no effect: %q follows policies[%d]", p.Names[j], first)
+				continue
+			}
+			owners[p.Names[j]] = i
 		}
 	}
 }

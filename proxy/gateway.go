@@ -64,7 +64,7 @@ type Gateway struct {
 	aside      atomic.Int64  // requests whose body stalls, so that their place is free
 	late       atomic.Uint64 // requests refused since no worker could read them in time
 	nextID     atomic.Uint64
-	expiries   atomic.Pointer[[]expiry]
+	stores     atomic.Pointer[[]tlsStore]
 	tickets    atomic.Pointer[[]ticketKeys]
 
 	droppedBefore atomic.Uint64 // by access logs that a reload replaced
@@ -124,7 +124,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g.access.Store(access)
-	g.expiries.Store(&[]expiry{})
+	g.stores.Store(&[]tlsStore{})
 	g.tickets.Store(&[]ticketKeys{})
 	g.registerMetrics()
 	g.reloadMu.Lock()
@@ -218,7 +218,7 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	access()
 	plan.commit()
 	g.drainBackendsLocked(snap, cfg.Drain.Window)
-	g.noteExpiriesLocked()
+	g.followStoresLocked()
 	g.followTicketsLocked()
 	g.meter.Loaded(g.reloads, g.lastLoad)
 	if old != nil {

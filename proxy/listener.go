@@ -200,6 +200,7 @@ func (g *Gateway) closeListeners() {
 		ln.close()
 	}
 	g.listeners = map[string]*listener{}
+	g.followStoresLocked()
 	g.followTicketsLocked()
 }
 

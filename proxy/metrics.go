@@ -3,8 +3,6 @@ package proxy
 import (
 	"fmt"
 	"io"
-	"strconv"
-	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -36,6 +34,9 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_accesslog_dropped_total", Type: "counter", Help: "Access log lines lost because the output was too slow or failed."},
 	{Name: "tickgate_tls_failures_total", Type: "counter", Labels: "reason (as in tlsterm.Failure)", Help: "TLS handshakes with clients that failed."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, in Unix time."},
+	{Name: "tickgate_tls_files_reloads_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that were taken over between two reloads."},
+	{Name: "tickgate_tls_files_errors_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that could not be taken over."},
+	{Name: "tickgate_tls_files_stale", Type: "gauge", Labels: "listener", Help: "1 while the files of a listener hold something that cannot be used, so that what they held before is in use."},
 	{Name: "tickgate_tls_tickets_presented_total", Type: "counter", Labels: "listener, result (as in tlsterm.TicketResult: accepted, unknown_key, expired, malformed, other_policy)", Help: "Session tickets that clients presented, by what became of them. All but accepted lead to a full handshake; a few of the accepted do, too, as sessions older than seven days."},
 	{Name: "tickgate_tls_tickets_issued_total", Type: "counter", Labels: "listener", Help: "Session tickets issued."},
 	{Name: "tickgate_tls_ticket_keys", Type: "gauge", Labels: "listener", Help: "Keys that open session tickets, the one that seals included."},
@@ -80,31 +81,5 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_failures_total{reason=%q}", f), g.tlsFailures[f].Load())
 	}
 	g.writeTicketMetrics(w)
-	for _, e := range *g.expiries.Load() {
-		metrics.WriteGaugeUint64(w, e.series, uint64(e.at.Unix()))
-	}
-}
-
-// expiry is the end of a certificate's validity.
-type expiry struct {
-	series string
-	at     time.Time
-}
-
-// noteExpiriesLocked collects the certificates in use after a reload.
-func (g *Gateway) noteExpiriesLocked() {
-	all := []expiry{}
-	for _, name := range sortedKeys(g.listeners) {
-		ln := g.listeners[name]
-		if ln.store == nil {
-			continue
-		}
-		for _, c := range ln.store.Certificates() {
-			all = append(all, expiry{
-				series: fmt.Sprintf("tickgate_tls_certificate_expiry_timestamp_seconds{listener=%s,cert_file=%s}", strconv.Quote(name), strconv.Quote(c.CertFile)),
-				at:     c.NotAfter,
-			})
-		}
-	}
-	g.expiries.Store(&all)
+	g.writeCertificateMetrics(w)
 }

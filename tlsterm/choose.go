@@ -1,13 +1,85 @@
 package tlsterm
 
-import "crypto/tls"
+import (
+	"bytes"
+	"crypto/tls"
+	"iter"
+	"strings"
+)
 
 // maxServerName is the longest DNS name in text form (RFC 1035 section 2.3.4).
 const maxServerName = 253
 
+// byName finds a value by server name: exact, or with a star for the first label. The zero value is empty.
+type byName[T any] struct {
+	exact    map[string]T
+	wildcard map[string]T // by what follows the first dot
+}
+
+// part is the map that a name belongs to, and its key there.
+func (b *byName[T]) part(name string) (*map[string]T, string) {
+	if suffix, ok := strings.CutPrefix(name, "*."); ok {
+		return &b.wildcard, suffix
+	}
+	return &b.exact, name
+}
+
+func (b *byName[T]) get(name string) (v T, ok bool) {
+	m, key := b.part(name)
+	v, ok = (*m)[key]
+	return v, ok
+}
+
+// set gives a name, in lower case, its value.
+func (b *byName[T]) set(name string, v T) {
+	m, key := b.part(name)
+	if *m == nil {
+		*m = map[string]T{}
+	}
+	(*m)[key] = v
+}
+
+// add is set for a name that has no value yet.
+func (b *byName[T]) add(name string, v T) {
+	if _, ok := b.get(name); !ok {
+		b.set(name, v)
+	}
+}
+
+// all yields every value, in no order.
+func (b *byName[T]) all() iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for _, m := range []map[string]T{b.exact, b.wildcard} {
+			for _, v := range m {
+				if !yield(v) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// find returns the value for a server name as the client wrote it. It does not allocate.
+func (b *byName[T]) find(serverName string) (v T, ok bool) {
+	if serverName == "" || len(serverName) > maxServerName {
+		return v, false
+	}
+	var buf [maxServerName]byte
+	name := lower(&buf, serverName)
+	// The conversions in the brackets do not allocate: the compiler knows them.
+	if v, ok = b.exact[string(name)]; ok {
+		return v, true
+	}
+	// A wildcard stands for one label (RFC 9525 section 6.3).
+	if i := bytes.IndexByte(name, '.'); i > 0 {
+		v, ok = b.wildcard[string(name[i+1:])]
+	}
+	return v, ok
+}
+
 // certificate is tls.Config.GetCertificate.
-func (s *names) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	ch := s.lookup(hello.ServerName)
+func (l *live) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	ch := l.Load().lookup(hello.ServerName)
 	if ch == nil {
 		// Without an error crypto/tls finds no certificate at all and sends unrecognized_name
 		// (RFC 6066 section 3); any error of ours would become internal_error.
@@ -16,33 +88,25 @@ func (s *names) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 	return ch.pick(hello), nil
 }
 
+// configFor is tls.Config.GetConfigForClient. For nil, crypto/tls goes on with the listener's own.
+func (l *live) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	config, _ := l.Load().rules.find(hello.ServerName)
+	return config, nil
+}
+
 // lookup returns the certificates for a server name as the client wrote it, or nil to
 // refuse it. It does not allocate.
-func (s *names) lookup(serverName string) *choice {
+func (n *names) lookup(serverName string) *choice {
 	if serverName == "" {
-		return s.def // no name is not an unknown name
+		return n.def // no name is not an unknown name
 	}
-	if len(serverName) <= maxServerName {
-		var buf [maxServerName]byte
-		name := lower(&buf, serverName)
-		// The conversions in the brackets do not allocate: the compiler knows them.
-		if ch, ok := s.exact[string(name)]; ok {
-			return ch
-		}
-		for i, c := range name {
-			if c != '.' {
-				continue
-			}
-			if ch, ok := s.wildcard[string(name[i+1:])]; ok && i > 0 {
-				return ch
-			}
-			break // a wildcard stands for one label (RFC 9525 section 6.3)
-		}
+	if ch, ok := n.certs.find(serverName); ok {
+		return ch
 	}
-	if s.reject {
+	if n.reject {
 		return nil
 	}
-	return s.def
+	return n.def
 }
 
 func lower(buf *[maxServerName]byte, name string) []byte {

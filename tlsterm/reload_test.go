@@ -51,7 +51,7 @@ func TestLoadAgain(t *testing.T) {
 			t.Errorf("%s: the same configuration is %t, want %t", what, got.Config() == s.Config(), wantSame)
 		}
 		for i, want := range wantShared {
-			if (got.loaded[i] == s.loaded[i]) != want {
+			if (got.content.Load().loaded[i] == s.content.Load().loaded[i]) != want {
 				t.Errorf("%s: certificate %d is shared is %t, want %t", what, i, !want, want)
 			}
 		}
@@ -108,7 +108,7 @@ func TestLoadAgainFails(t *testing.T) {
 // nothing else of its store.
 func TestConfigKeepsLittle(t *testing.T) {
 	s := mustLoad(t, &Options{Certificates: []Certificate{files(t, selfsigned.ECDSA, "a.example")}}, nil)
-	config, store, cert := s.Config(), weak.Make(s), weak.Make(s.loaded[0])
+	config, store, cert := s.Config(), weak.Make(s), weak.Make(s.content.Load().loaded[0])
 	runtime.KeepAlive(s)
 	s = nil
 	runtime.GC()

@@ -4,31 +4,54 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"reflect"
 	"slices"
-	"strings"
+	"sync"
+	"sync/atomic"
+
+	"tickgate/internal/filewatch"
 )
 
-// Store holds the certificates of one listener and the tls.Config that offers
-// them. It is never changed after Load: a reload that finds anything changed builds the next one.
+// Store holds the certificates of one listener and the tls.Config that offers them. Its options never change: a reload
+// that changes them builds the next one. What its files hold may (Refresh).
 type Store struct {
-	opts    Options
-	config  *tls.Config
-	tickets *Tickets
-	loaded  []*loadedCert
-	infos   []CertInfo
+	// Static after Load.
+	opts     Options
+	own      policy
+	policies []policy // of opts.Policies
+	config   *tls.Config
+	rules    byName[*tls.Config] // of policies
+	tickets  *Tickets
+	live     *live
+	keyLog   io.Writer // nil if there is none
 
-	*names
+	content atomic.Pointer[content]
+
+	mu sync.Mutex // one Refresh at a time; no handshake takes it
+
+	watcher
 }
 
-// names is which certificates answer to which name. It and the ticket keys are all that the
-// tls.Config refers to, and with it every connection accepted with it for as long as it is open,
-// though it needs neither after its handshake: crypto/tls never lets go of a Config.
+// content is what the files of a store hold. It is never changed.
+type content struct {
+	loaded []*loadedCert
+	infos  []CertInfo
+}
+
+// live is what handshakes look up. It and the ticket keys are all that a tls.Config refers to, and with it
+// every connection accepted with it for as long as it is open, though it needs neither after its handshake: crypto/tls never
+// lets go of a Config. So renewed certificates are swapped here, and no connection keeps the old ones.
+type live struct{ atomic.Pointer[names] }
+
+// names is which certificates answer to which name, and by which rules. It is never changed.
 type names struct {
-	exact    map[string]*choice // by server name
-	wildcard map[string]*choice // by what follows the first dot
-	def      *choice            // what a client without a known name gets
-	reject   bool               // refuse unknown names
+	certs  byName[*choice]
+	def    *choice // what a client without a known name gets
+	reject bool    // refuse unknown names
+
+	rules byName[*tls.Config] // of Options.Policies; other names follow the rules of the listener
 }
 
 // choice is the certificates that answer to one name, the preferred key type
@@ -48,52 +71,98 @@ var ErrNoCertificates = errors.New("tls: no certificates configured (want at lea
 // refer to one tls.Config. Otherwise certificates that did not change are still shared.
 //
 // While the ticket options are equal, the new store goes on with the session ticket keys of prev, so that a reload costs
-// clients no full handshake. Tickets issued under other options than its own it refuses all the same, whoever has the
-// keys: a ticket must not resume what the options would refuse (policyOf).
+// clients no full handshake. Tickets issued under another policy than its own it refuses all the same, whoever has the
+// keys: a ticket must not resume what the policy would refuse (policy.sum).
 func Load(o *Options, prev *Store) (*Store, error) {
-	s := &Store{
-		opts:  *o,
-		names: &names{exact: make(map[string]*choice), wildcard: make(map[string]*choice), reject: o.UnknownName == "reject"},
-	}
-	s.opts.Certificates = slices.Clone(o.Certificates)
-	for i := range s.opts.Certificates {
-		c := &s.opts.Certificates[i]
-		c.Names = slices.Clone(c.Names)
-	}
-	s.opts.Tickets.Files = slices.Clone(o.Tickets.Files)
-	minVersion, maxVersion, err := versions(o)
-	errs := []error{err}
-	if len(o.Certificates) == 0 {
-		errs = append(errs, ErrNoCertificates)
-	}
-	var known []*loadedCert
-	if prev != nil {
-		known = prev.loaded
-	}
-	for i := range o.Certificates {
-		lc, err := loadCert(&o.Certificates[i], known)
-		s.loaded = append(s.loaded, lc)
-		errs = append(errs, err, unreachable(lc, s.loaded[0]))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
+	s := &Store{opts: o.clone(), live: &live{}}
+	// Stamps before contents: what changes in between is read again.
+	s.files, s.counts = filewatch.New(o.paths()...), &fileCounts{}
+	var known *content
 	var prevTickets *Tickets
 	if prev != nil {
-		prevTickets = prev.tickets
+		known, prevTickets, s.counts = prev.content.Load(), prev.tickets, prev.counts
+	}
+	var errs []error
+	s.own, s.policies = s.opts.resolve(func(key string, err error) {
+		errs = append(errs, fmt.Errorf("tls: %s: %w", key, err))
+	})
+	next, err := s.read(known)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return nil, err
 	}
 	if s.tickets, err = loadTickets(o.Tickets, prevTickets); err != nil {
 		return nil, err
 	}
-	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && slices.EqualFunc(prev.loaded, s.loaded, sameContent) {
+	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && slices.Equal(known.loaded, next.loaded) {
 		return prev, nil
 	}
-	s.index()
-	s.config = s.buildConfig(minVersion, maxVersion)
+	if err := s.openKeyLog(); err != nil {
+		return nil, err
+	}
+	s.config = s.newConfig(&s.own)
+	for i := range s.policies {
+		c := s.newConfig(&s.policies[i])
+		for _, name := range normalize(s.opts.Policies[i].Names) {
+			s.rules.add(name, c)
+		}
+		s.config.GetConfigForClient = s.live.configFor
+	}
+	s.publish(next)
 	return s, nil
 }
 
-func sameContent(a, b *loadedCert) bool { return a.sum == b.sum }
+func (o *Options) clone() Options {
+	c := *o
+	c.Certificates = slices.Clone(o.Certificates)
+	for i := range c.Certificates {
+		c.Certificates[i].Names = slices.Clone(c.Certificates[i].Names)
+	}
+	c.Policies = slices.Clone(o.Policies)
+	for i := range c.Policies {
+		c.Policies[i].Names = slices.Clone(c.Policies[i].Names)
+	}
+	c.Tickets.Files = slices.Clone(o.Tickets.Files)
+	return c
+}
+
+// read reads the files. What has not changed since known, which may be nil, is shared with it.
+func (s *Store) read(known *content) (*content, error) {
+	next := &content{}
+	var errs []error
+	if len(s.opts.Certificates) == 0 {
+		errs = append(errs, ErrNoCertificates)
+	}
+	var before []*loadedCert
+	if known != nil {
+		before = known.loaded
+	}
+	for i := range s.opts.Certificates {
+		lc, err := loadCert(&s.opts.Certificates[i], before)
+		next.loaded = append(next.loaded, lc)
+		errs = append(errs, err, unreachable(lc, next.loaded[0]))
+	}
+	return next, errors.Join(errs...)
+}
+
+// Refresh reads the files again. If all are good and any has changed, handshakes use what they hold from here on;
+// if any is bad, all stays as it was. It must not be called by a handshake or a loop.
+func (s *Store) Refresh() (changed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.content.Load()
+	next, err := s.read(known)
+	if err != nil || slices.Equal(known.loaded, next.loaded) {
+		return false, err
+	}
+	s.publish(next)
+	return true, nil
+}
+
+// publish makes next what handshakes use.
+func (s *Store) publish(next *content) {
+	s.live.Store(s.index(next))
+	s.content.Store(next)
+}
 
 // Config returns the configuration for tls.Server. It is shared by all connections
 // and must not be changed.
@@ -103,82 +172,71 @@ func (s *Store) Config() *tls.Config { return s.config }
 func (s *Store) Tickets() *Tickets { return s.tickets }
 
 // Certificates describes the certificates in the order of the options.
-func (s *Store) Certificates() []CertInfo { return s.infos }
+func (s *Store) Certificates() []CertInfo { return s.content.Load().infos }
 
-func (s *Store) buildConfig(minVersion, maxVersion uint16) *tls.Config {
-	seal := &sealer{tickets: s.tickets, policy: policyOf(&s.opts)}
-	return &tls.Config{
-		MinVersion: minVersion,
-		MaxVersion: maxVersion,
-		NextProtos: []string{"http/1.1"},
+// newConfig builds the tls.Config of a policy.
+func (s *Store) newConfig(p *policy) *tls.Config {
+	seal := &sealer{tickets: s.tickets, policy: p.sum()}
+	c := &tls.Config{
+		MinVersion:       p.MinVersion,
+		MaxVersion:       p.MaxVersion,
+		CipherSuites:     p.CipherSuites,
+		CurvePreferences: p.Groups,
+		NextProtos:       p.ALPN,
 		// Do not set Certificates here: crypto/tls would take them for a client without a server name, and
 		// could not answer an unknown one with the alert unrecognized_name.
-		GetCertificate: s.names.certificate, // not s.certificate, which would refer to the whole store
+		GetCertificate: s.live.certificate, // not s.certificate, which would refer to the whole store
 		WrapSession:    seal.wrap,
 		UnwrapSession:  seal.unwrap,
 
 		SessionTicketsDisabled: s.opts.Tickets.Source == ticketsOff,
 	}
+	if s.keyLog != nil {
+		c.KeyLogWriter = s.keyLog
+	}
+	return c
 }
 
-func versions(o *Options) (minVersion, maxVersion uint16, err error) {
-	minVersion, errMin := version("min_version", o.MinVersion, tls.VersionTLS12)
-	maxVersion, errMax := version("max_version", o.MaxVersion, tls.VersionTLS13)
-	if err := errors.Join(errMin, errMax); err != nil {
-		return 0, 0, err
+// openKeyLog opens the file for session secrets. Nobody closes it: connections write to it for as long as they are
+// open, and it goes with the last of them.
+func (s *Store) openKeyLog() error {
+	name := s.opts.InsecureKeyLogFile
+	if name == "" {
+		return nil
 	}
-	if minVersion > maxVersion {
-		return 0, 0, fmt.Errorf("tls: min_version %s is above max_version %s", o.MinVersion, o.MaxVersion)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("tls: insecure_key_log_file: %w", err)
 	}
-	return minVersion, maxVersion, nil
+	s.keyLog = f
+	return nil
 }
 
-func version(key, text string, def uint16) (uint16, error) {
-	switch text {
-	case "":
-		return def, nil
-	case "1.2":
-		return tls.VersionTLS12, nil
-	case "1.3":
-		return tls.VersionTLS13, nil
-	}
-	return 0, fmt.Errorf("tls: %s: unknown version %q (want 1.2 or 1.3)", key, text)
-}
-
-// index sorts the certificates under their names.
-func (s *Store) index() {
-	s.def = &choice{}
-	for i, lc := range s.loaded {
+// index sorts the certificates under their names, and describes them in c.
+func (s *Store) index(c *content) *names {
+	n := &names{reject: s.opts.UnknownName == "reject", def: &choice{}, rules: s.rules}
+	for i, lc := range c.loaded {
 		for _, name := range lc.names {
-			if suffix, ok := strings.CutPrefix(name, "*."); ok {
-				add(s.wildcard, suffix, lc)
-			} else {
-				add(s.exact, name, lc)
+			ch, ok := n.certs.get(name)
+			if !ok {
+				ch = &choice{}
+				n.certs.set(name, ch)
 			}
+			ch.certs = append(ch.certs, lc.cert)
 		}
 		// The default is the first certificate together with its twins of another key type.
 		info := lc.info
-		if i == 0 || slices.Equal(lc.names, s.loaded[0].names) {
-			s.def.certs = append(s.def.certs, lc.cert)
+		if i == 0 || slices.Equal(lc.names, c.loaded[0].names) {
+			n.def.certs = append(n.def.certs, lc.cert)
 			info.Default = true
 		}
-		s.infos = append(s.infos, info)
+		c.infos = append(c.infos, info)
 	}
-	s.def.sort()
-	for _, byName := range []map[string]*choice{s.exact, s.wildcard} {
-		for _, ch := range byName {
-			ch.sort()
-		}
+	n.def.sort()
+	for ch := range n.certs.all() {
+		ch.sort()
 	}
-}
-
-func add(byName map[string]*choice, name string, lc *loadedCert) {
-	ch := byName[name]
-	if ch == nil {
-		ch = &choice{}
-		byName[name] = ch
-	}
-	ch.certs = append(ch.certs, lc.cert)
+	return n
 }
 
 func (ch *choice) sort() {

@@ -98,11 +98,11 @@ func TestLookup(t *testing.T) {
 	lenient := mustLoad(t, &Options{Certificates: certs}, nil)
 	strict := mustLoad(t, &Options{Certificates: certs, UnknownName: "reject"}, nil)
 	which := func(s *Store, serverName string) string {
-		ch := s.lookup(serverName)
+		ch := s.live.Load().lookup(serverName)
 		if ch == nil {
 			return "refused"
 		}
-		i := slices.IndexFunc(s.infos, func(ci CertInfo) bool {
+		i := slices.IndexFunc(s.Certificates(), func(ci CertInfo) bool {
 			return ci.Serial == ch.certs[0].Leaf.SerialNumber.Text(16)
 		})
 		return names[i]
@@ -380,7 +380,7 @@ func TestLoadFails(t *testing.T) {
 	f(one(good.CertFile, good.KeyFile, "*", "a..b", "a b", "x.*.y", "192.0.2.1", "2001:db8::1", strings.Repeat("a", 64)+".x"),
 		good.CertFile, `"*"`, `"a..b"`, `"a b"`, `"x.*.y"`, `"192.0.2.1"`, `"2001:db8::1"`, "aaaa.x")
 	f(Options{Certificates: []Certificate{good, nameless}}, nameless.CertFile, "holds no DNS name")
-	f(Options{Certificates: []Certificate{good}, MinVersion: "1.3", MaxVersion: "1.2"}, "min_version 1.3 is above max_version 1.2")
+	f(Options{Certificates: []Certificate{good}, MinVersion: "1.3", MaxVersion: "1.2"}, "nothing is left: the lowest version is 1.3")
 	f(Options{Certificates: []Certificate{good}, MinVersion: "1.1", MaxVersion: "2"}, `min_version: unknown version "1.1"`, `max_version: unknown version "2"`)
 	// Everything at once.
 	f(Options{Certificates: []Certificate{{CertFile: absent, KeyFile: empty}, {CertFile: empty, KeyFile: good.KeyFile}}, MinVersion: "x"},
@@ -401,7 +401,7 @@ func TestLoadFailsWith(t *testing.T) {
 func TestNamelessDefault(t *testing.T) {
 	rsa, ec := files(t, selfsigned.RSA, "192.0.2.1"), files(t, selfsigned.ECDSA, "192.0.2.1")
 	s := mustLoad(t, &Options{Certificates: []Certificate{rsa}}, nil)
-	if got := s.lookup(""); got != s.def {
+	if got := s.live.Load().lookup(""); got != s.live.Load().def {
 		t.Error("a certificate without DNS name is not the default")
 	}
 	if _, err := Load(&Options{Certificates: []Certificate{rsa, ec}}, nil); err != nil {

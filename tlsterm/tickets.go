@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -260,19 +259,6 @@ func (s *sealer) open(ticket []byte, cs tls.ConnectionState) (*tls.SessionState,
 		return nil, TicketOtherPolicy
 	}
 	return ss, TicketAccepted
-}
-
-// policyOf sums up what a session was negotiated under: every TLS option but the certificates,
-// which a session does not need, and the tickets themselves. Processes of a fleet resume each other's sessions if these are equal.
-func policyOf(o *Options) []byte {
-	p := *o
-	p.Certificates, p.Tickets = nil, TicketOptions{}
-	text, err := json.Marshal(&p)
-	if err != nil {
-		panic(fmt.Sprintf("BUG: TLS options that are not plain data: %v", err))
-	}
-	sum := sha256.Sum256(text)
-	return sum[:policySize]
 }
 
 // TicketReport tells about a change in the state of a source.

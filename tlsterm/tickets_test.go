@@ -23,13 +23,19 @@ type bench struct {
 	sealer
 }
 
+func policySum(t *testing.T, o *Options) []byte {
+	t.Helper()
+	p, _ := o.resolve(func(key string, err error) { t.Fatalf("%s: %s", key, err) })
+	return p.sum()
+}
+
 func newBench(t *testing.T, o TicketOptions) *bench {
 	t.Helper()
 	tickets, err := loadTickets(o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{t, sealer{tickets, policyOf(&Options{})}}
+	return &bench{t, sealer{tickets, policySum(t, &Options{})}}
 }
 
 func (b *bench) seal() []byte {
@@ -139,10 +145,10 @@ func TestTicketResults(t *testing.T) {
 		}
 		b.opens("one bit changed", changed, want)
 	}
-	strict := &bench{t, sealer{b.tickets, policyOf(&Options{MinVersion: "1.3"})}}
+	strict := &bench{t, sealer{b.tickets, policySum(t, &Options{MinVersion: "1.3"})}}
 	strict.opens("other options", ticket, TicketOtherPolicy)
 	b.opens("other options", strict.seal(), TicketOtherPolicy)
-	if !bytes.Equal(policyOf(&Options{Certificates: make([]Certificate, 1)}), policyOf(&Options{Tickets: TicketOptions{Rotate: 1}})) {
+	if !bytes.Equal(policySum(t, &Options{Certificates: make([]Certificate, 1)}), policySum(t, &Options{Tickets: TicketOptions{Rotate: 1}})) {
 		t.Error("certificates or tickets are a part of the policy")
 	}
 	seen := map[string]bool{}

@@ -1,0 +1,60 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"tickgate/tlsterm"
+)
+
+// tlsStore is the certificate store of one listener, while it follows its files.
+type tlsStore struct {
+	listen string
+	*tlsterm.Store
+}
+
+// followStoresLocked starts the stores of the listeners in use and ends those that no listener has any more.
+func (g *Gateway) followStoresLocked() {
+	next := []tlsStore{}
+	used := map[*tlsterm.Store]bool{}
+	for _, name := range sortedKeys(g.listeners) {
+		store := g.listeners[name].store
+		if store == nil {
+			continue
+		}
+		next, used[store] = append(next, tlsStore{name, store}), true
+		store.Start(func(r tlsterm.FileReport) { g.reportFiles(name, r) })
+	}
+	for _, s := range *g.stores.Swap(&next) {
+		if !used[s.Store] {
+			s.Close()
+		}
+	}
+}
+
+// reportFiles logs that the TLS files of a listener have changed.
+func (g *Gateway) reportFiles(listen string, r tlsterm.FileReport) {
+	if r.Err == nil {
+		g.log.Info().Str("listen", listen).Msg("TLS files have changed and are in use")
+		return
+	}
+	if e := g.log.Event(warnLevel, "tls_files"); e != nil {
+		e.Str("listen", listen).Err(r.Err).Msg("TLS files have changed and cannot be used, what they held before stays in use")
+	}
+}
+
+func (g *Gateway) writeCertificateMetrics(w io.Writer) {
+	for _, s := range *g.stores.Load() {
+		listener := "listener=" + strconv.Quote(s.listen)
+		for _, c := range s.Certificates() {
+			metrics.WriteGaugeUint64(w, fmt.Sprintf("tickgate_tls_certificate_expiry_timestamp_seconds{%s,cert_file=%q}", listener, c.CertFile), uint64(c.NotAfter.Unix()))
+		}
+		st := s.FileStats()
+		metrics.WriteCounterUint64(w, "tickgate_tls_files_reloads_total{"+listener+"}", st.Reloads)
+		metrics.WriteCounterUint64(w, "tickgate_tls_files_errors_total{"+listener+"}", st.Errors)
+		metrics.WriteGaugeUint64(w, "tickgate_tls_files_stale{"+listener+"}", one(st.Stale))
+	}
+}
