@@ -9,21 +9,26 @@
 // sends no name). Several certificates for one name are chosen by what the client can
 // verify: ECDSA, then Ed25519, then RSA; file order among equals.
 //
-// # What crypto/tls chooses
+// # What is agreed on
 //
-// Beyond the versions, nothing is configured here, and what Go chooses is followed
-// on purpose, as it moves with every release. In Go 1.26 a server:
+// A listener has rules (versions, cipher suites of TLS 1.2, groups, ALPN, client certificates), from a preset and what is set
+// beside it, and may have others for some names (Options.Policies). Each set of rules is one tls.Config, built at Load;
+// GetConfigForClient only picks. The rest is left to crypto/tls on purpose, as it moves with every release. In Go 1.26 a server:
 //
 //   - picks the highest version both sides speak;
 //   - in TLS 1.3, picks AES-GCM when this machine has AES instructions and the client puts it first, and
 //     ChaCha20-Poly1305 otherwise. Suites of TLS 1.3 cannot be configured;
-//   - in TLS 1.2, offers only ECDHE suites with an AEAD (AES-GCM, ChaCha20-Poly1305), and those with AES-CBC and
-//     SHA-1 behind them for old clients; no RSA key exchange, no 3DES, no RC4;
-//   - exchanges keys by X25519MLKEM768 (post-quantum, also SecP256r1MLKEM768 and SecP384r1MLKEM1024), X25519,
-//     P-256, P-384 and P-521;
+//   - orders suites of TLS 1.2 and groups itself: post-quantum groups first, and among those that the client has sent a share for
+//     rather than asking for another one. So a list of the options says what is allowed, not what is preferred;
 //   - never renegotiates, compresses, or takes early data (0-RTT) from a client of a
 //     TCP connection, so nothing is replayed;
-//   - refuses a client that offers application protocols (ALPN) without http/1.1.
+//   - refuses a client that offers application protocols (ALPN) of which none is ours.
+//
+// # Files
+//
+// A Store looks at the stamps of its files every Options.Watch and reads them again when they have changed and settled. What
+// handshakes look up (live) is replaced as a whole by one pointer; what cannot be read, or does not go together, leaves it alone. A tls.Config refers
+// to that pointer and never to certificates, so that connections keep no old ones in memory.
 //
 // # Sessions
 //
