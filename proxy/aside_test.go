@@ -21,7 +21,7 @@ import (
 func (g *testGateway) waitAside(n, inUse int) {
 	g.t.Helper()
 	g.wait(fmt.Sprintf("%d requests aside", n), func() bool {
-		return int(g.metric(`tickgate_workers{state="aside"}`)) == n && g.gate.Stats().InUse == inUse && g.workers.borrowed()+g.handshakers.borrowed() == n
+		return int(g.metric(`tickgate_workers{state="aside"}`)) == n && g.gate.Stats().InUse == inUse && g.workers.borrowed()+g.handshakes.crew.borrowed() == n
 	})
 }
 

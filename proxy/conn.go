@@ -51,12 +51,15 @@ type clientConn struct {
 	fate      fate
 	end       reason.Reason
 	tunnel    *tunnelHandoff
+	shake     *shake // its handshake, nil if it had none here
 
 	facts tlsFacts
 
 	// Shared with the sweep, the admin API and drain.
 	state  atomic.Uint32
 	served atomic.Bool // it has had a request and is idle since
+
+	shaking atomic.Bool // in its handshake: it may wait in the lot
 
 	mu        sync.Mutex // guards what follows; never held over I/O
 	backend   *sock.Conn // the attempt that PeerGone cancels
@@ -560,6 +563,9 @@ func (c *clientConn) kill(r reason.Reason) bool {
 	}
 	c.gone, c.killedBy = true, r
 	c.sk.Interrupt(sock.Cancelled)
+	if c.shaking.Load() {
+		c.sk.Inspect(hangUp) // where it waits, nobody knows of interruptions
+	}
 	if c.backend != nil {
 		c.backend.Interrupt(sock.Cancelled)
 	}

@@ -65,7 +65,9 @@ func (g *Gateway) each(f func(*connView)) {
 		return
 	}
 	g.lot.Each(func(i park.Info) bool {
-		f(g.parkedView(&i))
+		if i.Phase != park.Shake { // that one has a worker
+			f(g.parkedView(&i))
+		}
 		return true
 	})
 	g.tunnels.Each(func(i relay.Info) bool {

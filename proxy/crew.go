@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tickgate/internal/ring"
 )
 
 // crew is a bounded number of goroutines, workers, that serve connections. A worker
@@ -20,13 +22,12 @@ type crew struct {
 	waiting atomic.Int32 // length of the queue
 
 	mu      sync.Mutex
-	limit   int       // guarded by mu
-	lent    int       // guarded by mu; further workers, for those that only wait (lend)
-	running int       // guarded by mu
-	idle    []*worker // guarded by mu; the one to be used next is last
-	queue   []visit   // guarded by mu; a ring
-	head    int       // guarded by mu; of the ring
-	stopped bool      // guarded by mu
+	limit   int              // guarded by mu
+	lent    int              // guarded by mu; further workers, for those that only wait (lend)
+	running int              // guarded by mu
+	idle    []*worker        // guarded by mu; the one to be used next is last
+	queue   ring.Ring[visit] // guarded by mu
+	stopped bool             // guarded by mu
 }
 
 // worker is one goroutine of a crew.
@@ -101,7 +102,7 @@ func (w *crew) put(v visit) {
 	}
 	defer w.mu.Unlock()
 	v.queued = w.now()
-	w.pushLocked(v)
+	w.queue.Push(v) // it grows to the connections that were ever ready at once, which connections.max bounds
 	if w.waiting.Add(1) == 1 {
 		w.scarce(true) // under the lock, so that the end cannot be told before the beginning
 	}
@@ -134,32 +135,12 @@ func (w *crew) another(wk *worker) (v visit, ok bool) {
 	return visit{}, false
 }
 
-// pushLocked appends to the ring. It grows to the connections that were ever ready at
-// once, which connections.max bounds.
-func (w *crew) pushLocked(v visit) {
-	n := int(w.waiting.Load())
-	if n == len(w.queue) {
-		grown := make([]visit, max(64, 2*n))
-		copied := copy(grown, w.queue[w.head:])
-		copy(grown[copied:], w.queue[:w.head])
-		w.queue, w.head = grown, 0
-	}
-	w.queue[(w.head+n)%len(w.queue)] = v
-}
-
 // nextLocked takes the first of the queue, which must not be empty.
 func (w *crew) nextLocked() visit {
-	v := w.popLocked()
+	v := w.queue.Pop()
 	if w.waiting.Add(-1) == 0 {
 		w.scarce(false)
 	}
-	return v
-}
-
-func (w *crew) popLocked() visit {
-	v := w.queue[w.head]
-	w.queue[w.head] = visit{}
-	w.head = (w.head + 1) % len(w.queue)
 	return v
 }
 
@@ -175,9 +156,7 @@ func (w *crew) trim(now time.Time) {
 	}
 	w.idle = append(w.idle[:0], w.idle[n:]...)
 	clear(w.idle[len(w.idle):cap(w.idle)])
-	if w.waiting.Load() == 0 && len(w.queue) > 1024 {
-		w.queue, w.head = nil, 0
-	}
+	w.queue.Trim(1024)
 }
 
 // stop ends idle workers, and the others as they fall idle.

@@ -199,14 +199,14 @@ func TestCrewTrimsQueue(t *testing.T) {
 		w.puts(id)
 	}
 	w.trim(time.Now())
-	if int(w.waiting.Load()) != 1499 || len(w.queue) < 1499 {
-		t.Fatalf("trim took a queue in use: %d waiting in %d", w.waiting.Load(), len(w.queue))
+	if int(w.waiting.Load()) != 1499 || w.queue.Len() != 1499 {
+		t.Fatalf("trim took a queue in use: %d waiting in %d", w.waiting.Load(), w.queue.Len())
 	}
 	w.ends(1500)
 	w.expectIdle(1)
 	w.trim(time.Now())
-	if w.queue != nil {
-		t.Errorf("a ring of %d is kept", len(w.queue))
+	if n := w.queue.Cap(); n != 0 {
+		t.Errorf("a ring of %d is kept", n)
 	}
 	w.puts(2000, 2001)
 	w.ends(2)

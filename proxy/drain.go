@@ -89,7 +89,7 @@ func (g *Gateway) awaitEnds(ctx context.Context) {
 // mayClose reports whether a parked connection can be closed without losing a request:
 // no part of one is here, nor probably on the way.
 func mayClose(i *park.Info) bool {
-	return !i.Partial && i.Phase != park.Head && i.Phase != park.Body && i.Phase != park.Linger && (i.Served > 0 || time.Since(time.Unix(0, i.Since)) >= firstRequest)
+	return !i.Partial && i.Phase != park.Head && i.Phase != park.Body && i.Phase != park.Linger && i.Phase != park.Shake && (i.Served > 0 || time.Since(time.Unix(0, i.Since)) >= firstRequest)
 }
 
 // cut ends what is open.
@@ -97,6 +97,9 @@ func (g *Gateway) cut() {
 	g.stopping.Store(true)
 	for _, c := range g.connections() {
 		c.kill(reason.ShutDown)
+	}
+	for _, p := range g.handshakes.gate.Drop() {
+		g.closeParked(p, reason.ShutDown)
 	}
 	if g.lot != nil {
 		g.lot.Evict(func(*park.Info) bool { return true })
@@ -137,7 +140,7 @@ func (g *Gateway) stop() {
 	}
 	g.releaseProcess()
 	g.workers.stop()
-	g.handshakers.stop()
+	g.handshakes.crew.stop()
 	g.registry.Close()
 	if a := g.access.Load(); a != nil {
 		_ = a.Close()

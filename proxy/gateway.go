@@ -37,15 +37,15 @@ type Gateway struct {
 
 	// Connections without a worker, and who serves them when they wake. Where there is no
 	// reactor, loops, lot and tunnels are nil: every connection keeps a goroutine.
-	loops       *reactor.Group
-	lot         *park.Lot
-	tunnels     *relay.Relay
-	tunnelCaps  *limiter.Tunnels
-	owners      tunnelOwners
-	workers     *crew
-	handshakers *crew
-	byIndex     listenerTable
-	quit        chan struct{} // closed by stop
+	loops      *reactor.Group
+	lot        *park.Lot
+	tunnels    *relay.Relay
+	tunnelCaps *limiter.Tunnels
+	owners     tunnelOwners
+	workers    *crew
+	handshakes handshakes
+	byIndex    listenerTable
+	quit       chan struct{} // closed by stop
 
 	tuner    *gctune.Tuner // these two are nil unless the process is the gateway's
 	watchdog *watchdog.Watchdog
@@ -114,7 +114,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		tlsFailures: make([]atomic.Uint64, len(tlsterm.Failures())),
 	}
 	g.workers = newCrew(crewSize(cfg), g.visit, g.sweeper.Urge, g.clock)
-	g.handshakers = newCrew(shakers(cfg), g.visit, func(bool) {}, g.clock)
+	g.handshakes = g.newHandshakes(cfg)
 	if err := g.startLoops(cfg); err != nil {
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	g.conns.SetOptions(cfg.Connections)
 	g.gate.SetLimits(gateLimits(cfg))
 	g.workers.setLimit(crewSize(cfg))
-	g.handshakers.setLimit(shakers(cfg))
+	g.handshakes.setOptions(cfg)
 	g.setTunnelCaps(snap)
 	g.tuneProcess(cfg)
 	access()

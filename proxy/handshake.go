@@ -22,13 +22,15 @@ func peerText(peer netip.AddrPort) string {
 	return peer.String()
 }
 
-// handshake does the TLS handshake within timeouts.handshake.
+// handshake does the TLS handshake within timeouts.handshake, in its turns at the gate.
 func (c *clientConn) handshake() bool {
 	c.setState(meter.Handshaking)
 	limit := c.gw.CurrentConfig().Timeouts.Handshake
 	c.sk.ArmRead(max(limit-time.Since(c.since), time.Millisecond)) // the wait for the first byte is a part of it
 	err := c.tls.Handshake()
 	c.sk.ArmRead(0)
+	gaveWay := c.shake.pass.GaveWay()
+	c.endShake()
 	if err == nil {
 		c.noteTLS()
 		st := c.tls.ConnectionState()
@@ -40,18 +42,34 @@ func (c *clientConn) handshake() bool {
 	}
 	c.end = reason.TLSFailed
 	failure := tlsterm.FailureReason(err)
-	if c.sk.Interrupted().Has(sock.ReadExpired) {
+	switch {
+	case gaveWay:
+		failure = tlsterm.GaveWay
+	case c.sk.Interrupted().Has(sock.ReadExpired):
 		failure = tlsterm.TimedOut
 	}
-	c.gw.tlsFailures[failure].Add(1)
-	if e := c.gw.log.Event(infoLevel, "tls_failed"); e != nil {
-		e.Stringer("reason", failure).Str("client", peerText(c.peer)).Str("listen", c.ln.name).Err(err).Msg("TLS handshake failed")
-	}
+	c.gw.handshakeFailed(failure, c.ln, c.peer, err)
 	if tlsterm.PlainHTTP(err) {
 		c.end = reason.PlainOnTLS
 		c.answerPlain(err)
 	}
 	return false
+}
+
+// tlsEvents are the events of failed handshakes: each kind is throttled alone.
+var tlsEvents = func() (events []string) {
+	for _, f := range tlsterm.Failures() {
+		events = append(events, "tls_"+f.String())
+	}
+	return events
+}()
+
+// handshakeFailed counts and logs a handshake that failed; err may be nil.
+func (g *Gateway) handshakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPort, err error) {
+	g.tlsFailures[f].Add(1)
+	if e := g.log.Event(infoLevel, tlsEvents[f]); e != nil {
+		e.Stringer("reason", f).Str("client", peerText(peer)).Str("listen", ln.name).Err(err).Msg("TLS handshake failed")
+	}
 }
 
 // plainBody tells a person why plain HTTP on a TLS port is refused.

@@ -306,7 +306,7 @@ func (ln *listener) admitConn(nc net.Conn) {
 	c.state.Store(uint32(meter.Accepted))
 	if conf := ln.tls.Load(); conf != nil {
 		c.secure(conf)
-		c.seat.Take(c.sk)
+		c.joinShake()
 		c.rw = c.tls
 	}
 	g.remember(c)

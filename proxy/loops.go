@@ -55,12 +55,6 @@ const lobby = 64
 // crewSize is the most workers of a configuration.
 func crewSize(cfg *config.Config) int { return cfg.Workers.Max + queueSize(cfg) + lobby }
 
-// shakers is the most TLS handshakes at once, and at least minShakers of them: a handshake
-// waits for its client, not for a processor, and stalled ones must not keep the others out.
-func shakers(cfg *config.Config) int { return max(minShakers, crewSize(cfg)) }
-
-const minShakers = 8192
-
 // minQueue is the queue of a configuration that leaves its size open, at least.
 const minQueue = 1024
 

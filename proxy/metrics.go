@@ -70,10 +70,10 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 		metrics.WriteCounterUint64(w, "tickgate_workers_class_rejected_total"+label, c.Rejected)
 	}
 	running, idle := g.workers.size()
-	shaking, resting := g.handshakers.size()
+	shaking, resting := g.handshakes.crew.size()
 	metrics.WriteGaugeUint64(w, `tickgate_worker_goroutines{state="busy"}`, uint64(running+shaking-idle-resting))
 	metrics.WriteGaugeUint64(w, `tickgate_worker_goroutines{state="idle"}`, uint64(idle+resting))
-	metrics.WriteGaugeUint64(w, "tickgate_connections_ready", uint64(g.workers.waiting.Load()+g.handshakers.waiting.Load()))
+	metrics.WriteGaugeUint64(w, "tickgate_connections_ready", uint64(g.workers.waiting.Load()+g.handshakes.crew.waiting.Load()))
 	metrics.WriteGaugeUint64(w, "tickgate_snapshots_alive", uint64(g.snaps.Load()))
 	g.writeRuntime(w)
 	metrics.WriteCounterUint64(w, "tickgate_accesslog_dropped_total", g.droppedBefore.Load()+g.access.Load().Dropped())

@@ -162,7 +162,7 @@ func TestIdleTakesNoGoroutine(t *testing.T) {
 	}
 	g.waitParked(3 * (each + 1))
 	workers, _ := g.workers.size()
-	shaking, _ := g.handshakers.size()
+	shaking, _ := g.handshakes.crew.size()
 	if workers > crewSize(g.CurrentConfig()) || shaking > crewSize(g.CurrentConfig()) {
 		t.Errorf("%d and %d workers, more than %d", workers, shaking, crewSize(g.CurrentConfig()))
 	}

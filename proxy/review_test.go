@@ -148,7 +148,7 @@ func TestStalledHandshakesHoldNobody(t *testing.T) {
 		}
 		g.wait("waiting without a worker", func() bool {
 			fresh, _, _ := g.lot.Count()
-			running, idle := g.handshakers.size()
+			running, idle := g.handshakes.crew.size()
 			return fresh == manyClients && running == idle && g.state(meter.Accepted) == manyClients
 		})
 		for _, c := range stalled {
@@ -161,10 +161,12 @@ func TestStalledHandshakesHoldNobody(t *testing.T) {
 // TestHelloInDrops sends a ClientHello byte by byte: nobody looks at each of them.
 func TestHelloInDrops(t *testing.T) {
 	t.Parallel()
-	f := func(version uint16) {
+	f := func(version uint16, group tls.CurveID) {
 		t.Helper()
 		g, secure, conf := tlsGateway(t, fewWorkers("timeouts: {handshake: 1h}\n"))
 		conf.MinVersion, conf.MaxVersion = version, version
+		// Of a hello with a post-quantum share, the kernel cannot keep so many tiny segments: a part is read before it is whole.
+		conf.CurvePreferences = []tls.CurveID{group}
 		nc, err := dialRaw(secure)
 		if err != nil {
 			t.Fatal(err)
@@ -173,8 +175,8 @@ func TestHelloInDrops(t *testing.T) {
 		before := g.events()
 		c := testkit.NewClient(t, tls.Client(&drops{Conn: nc}, conf))
 		expectStatus(t, tls.VersionName(version), c.Do(get("/")), 200)
-		// The accept, the first byte, the header, the whole; then the request; twice that for a
-		// slow machine. The rest of the handshake is read by a worker.
+		// The accept, the first byte, the header, the whole, the client's Finished; then the request; twice that for a
+		// slow machine.
 		if n := g.events() - before; n > 12 {
 			t.Errorf("%s: the loops were woken %d times for one client", tls.VersionName(version), n)
 		}
@@ -182,8 +184,8 @@ func TestHelloInDrops(t *testing.T) {
 			t.Errorf("%s: %v handshakes counted, want 1", tls.VersionName(version), n)
 		}
 	}
-	f(tls.VersionTLS12)
-	f(tls.VersionTLS13)
+	f(tls.VersionTLS12, tls.X25519)
+	f(tls.VersionTLS13, tls.X25519)
 }
 
 // drops sends the first write byte by byte.

@@ -24,7 +24,8 @@ func (g *Gateway) tend() {
 		select {
 		case now := <-t.C:
 			g.workers.trim(now)
-			g.handshakers.trim(now)
+			g.handshakes.crew.trim(now)
+			g.handshakes.gate.Trim()
 		case <-g.quit:
 			return
 		}
@@ -71,7 +72,7 @@ const (
 func (g *Gateway) sample() watchdog.Sample {
 	fds := &g.meter.FDs
 	workers, _ := g.workers.size()
-	shaking, _ := g.handshakers.size()
+	shaking, _ := g.handshakes.crew.size()
 	return watchdog.Sample{
 		FDs:        watchdog.OpenFDs(),
 		Goroutines: runtime.NumGoroutine(),
@@ -92,7 +93,7 @@ func (g *Gateway) owned() int {
 	n := len(g.connections()) + int(g.meter.FDs.Listener.Load())
 	if g.lot != nil {
 		n += g.lot.Len() + 2*g.tunnels.Count()
-		n += int(g.workers.waiting.Load() + g.handshakers.waiting.Load())
+		n += int(g.workers.waiting.Load()+g.handshakes.crew.waiting.Load()) + g.handshakes.gate.Stats().Queued
 	}
 	for _, set := range g.snap.Load().sets {
 		for _, b := range set.Status().Backends {

@@ -32,6 +32,7 @@ type visit struct {
 	why    park.Why
 	queued time.Duration // since when it waited for a worker; 0 if it did not
 	shakes bool          // it begins with a handshake, and belongs to that crew
+	gated  time.Duration // how long it waited for its turn to do so
 }
 
 // now is the reactor's coarse clock.
@@ -209,6 +210,9 @@ func (g *Gateway) wake(p park.Conn, why park.Why) {
 	case p.Phase == park.Linger:
 		g.lingered(p, why)
 		return
+	case p.Phase == park.Shake:
+		p.Seat.Conn.(*shake).awake <- wakeUp{p, why} // has room
+		return
 	case p.Phase == park.Body: // the request is to be counted, however it ends
 		if why == park.Gone {
 			why = park.Ready // to read is to find out
@@ -232,8 +236,7 @@ func (g *Gateway) wake(p park.Conn, why park.Why) {
 			g.place(p) // the kernel tells when there is enough
 			return
 		}
-		v.shakes = true
-		g.handshakers.put(v)
+		g.handshakes.gate.Enter(p)
 		return
 	}
 	g.workers.put(v)
@@ -250,7 +253,7 @@ func (g *Gateway) whyClosed(p *park.Conn, why park.Why) reason.Reason {
 		return reason.KilledByUser
 	}
 	if p.Phase == park.Fresh && g.listener(p.Owner).tls.Load() != nil {
-		g.tlsFailures[tlsterm.TimedOut].Add(1)
+		g.handshakeFailed(tlsterm.TimedOut, g.listener(p.Owner), p.Peer, nil)
 		return reason.TLSFailed
 	}
 	limit := g.snap.Load().cfg.Limits.MaxConnAge
@@ -297,6 +300,7 @@ func (g *Gateway) ended(ln *listener, peer netip.AddrPort, state meter.ConnState
 // visit serves a connection that came from the lot.
 func (g *Gateway) visit(v *visit) {
 	c := g.heat(v)
+	defer c.endShake() // whatever comes
 	switch {
 	case v.conn.Phase == park.Body && (v.why != park.Ready || g.stopping.Load()):
 		c.abandonBody(v)
@@ -329,7 +333,7 @@ func (g *Gateway) heat(v *visit) *clientConn {
 	}
 	c.crew = g.workers
 	if v.shakes {
-		c.crew = g.handshakers
+		c.crew = g.handshakes.crew
 	}
 	if p.Phase == park.Idle {
 		c.idleBy = p.Until
@@ -350,7 +354,10 @@ func (g *Gateway) heat(v *visit) *clientConn {
 			c.noteTLS()
 		}
 	}
-	if p.Loop != nil {
+	switch {
+	case v.shakes:
+		c.beginShake(v)
+	case p.Loop != nil:
 		c.sk.OnWait(c.unlist)
 	}
 	c.sk.SetWatcher(c)

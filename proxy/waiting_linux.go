@@ -20,6 +20,16 @@ func abortOnClose(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
+// hangUp ends both directions of a socket: whoever waits for it, and wherever, is woken. The descriptor stays open.
+func hangUp(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) }
+
+// sendLast sends something before a socket is closed, if it takes it at once. What came is read first: a close with
+// unread bytes is a RST, which can overtake what was sent.
+func sendLast(fd int, b []byte) {
+	_, _ = throwAway(fd, maxRecord)
+	_ = unix.Send(fd, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
 // recordHeader is the length of a TLS record's header.
 const recordHeader = 5
 

@@ -26,6 +26,9 @@ const (
 	TimedOut                        // the handshake took longer than timeouts.handshake
 	PlainText                       // plain HTTP on a TLS port
 	BadRecord                       // bytes that are no TLS record or no handshake message, or do not decrypt
+	GateFull                        // refused unseen: more handshakes than handshakes.queue waited for their turn
+	GateTimeout                     // refused unseen: no turn came within handshakes.queue_timeout
+	GaveWay                         // more than handshakes.max were under way, and this one had waited longest for its client
 	Other                           // a handshake that is well-formed but not acceptable
 	numFailures
 )
@@ -40,6 +43,9 @@ var failureWords = [numFailures]string{
 	TimedOut:         "timeout",
 	PlainText:        "plain_http",
 	BadRecord:        "bad_record",
+	GateFull:         "gate_full",
+	GateTimeout:      "gate_timeout",
+	GaveWay:          "gave_way",
 	Other:            "other",
 }
 

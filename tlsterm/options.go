@@ -79,7 +79,7 @@ type OCSPOptions struct{}
 
 // HandshakeOptions bounds what handshakes may take of the process.
 type HandshakeOptions struct {
-	// Handshakes that compute at once, over all listeners; 0 is half of the processors, at least one. The rest of them stays
+	// Handshakes that compute at once, over all listeners; 0 is three quarters of the processors, at least one. The rest of them stays
 	// with established connections, whatever comes in.
 	Concurrency int `yaml:"concurrency" default:"0" min:"0" max:"1024"`
 	// Handshakes under way at once, with those that wait for their client. When there are more, the one that has waited longest for its client is

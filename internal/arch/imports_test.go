@@ -36,7 +36,7 @@ var arrows = []arrow{
 }
 
 // leafMay is short, so that the leaves' time-dependent logic is tested alone.
-var leafMay = []string{"internal/reason", "internal/unit", "internal/filewatch"}
+var leafMay = []string{"internal/reason", "internal/unit", "internal/filewatch", "internal/ring"}
 
 // withoutFasthttp must not depend on fasthttp by any way: the leaves, the
 // configuration, and the codecs that check what fasthttp would let pass.

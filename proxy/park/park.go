@@ -56,6 +56,8 @@ const (
 	Head
 	// Body: a whole request head and a part of its body have come and are in Conn.Rest.
 	Body
+	// Shake: in the middle of a handshake, whose goroutine waits to be told. It is not counted, as it has an owner.
+	Shake
 	// Linger: nothing more is sent, and what comes is thrown away until the peer closes.
 	Linger
 	phases
@@ -72,6 +74,8 @@ func (p Phase) String() string {
 		return "head"
 	case Body:
 		return "body"
+	case Shake:
+		return "shake"
 	case Linger:
 		return "linger"
 	default:
@@ -270,11 +274,13 @@ func (l *Lot) Count() (fresh, idle, head int) {
 	return fresh, idle, head
 }
 
-// Len is the number of all connections in the lot.
+// Len is the number of connections in the lot, without those in a handshake.
 func (l *Lot) Len() (sum int) {
 	for _, s := range l.shards {
-		for _, n := range s.counts() {
-			sum += n
+		for phase, n := range s.counts() {
+			if Phase(phase) != Shake {
+				sum += n
+			}
 		}
 	}
 	return sum

@@ -211,7 +211,7 @@ func (l *Loop) wait(now time.Duration) (slept bool) {
 	}
 	if l.crowded(now) {
 		if l.ready = l.poller.poll(); l.ready == 0 {
-			runtime.Gosched()
+			l.crowd = l.yield()
 			l.ready = l.poller.poll()
 			slept = true
 		}
@@ -232,8 +232,8 @@ func (l *Loop) wait(now time.Duration) (slept bool) {
 // is looked after only when a processor finds nothing else to run, or every 10 ms; so
 // the loop stays runnable and looks itself, whenever its turn comes.
 func (l *Loop) crowded(now time.Duration) bool {
-	if !l.crowd && now-l.looked < lookEvery {
-		return false
+	if now-l.looked < lookEvery {
+		return l.crowd
 	}
 	l.looked = now
 	metrics.Read(l.runnable[:])
@@ -243,6 +243,14 @@ func (l *Loop) crowded(now time.Duration) bool {
 	v := l.runnable[0].Value
 	l.crowd = v.Kind() == metrics.KindUint64 && v.Uint64() >= uint64(max(len(l.group.loops), runtime.GOMAXPROCS(0)))
 	return l.crowd
+}
+
+// yield gives the processor to others, and says whether there were any. If there were none here, those that wait do so for
+// another processor, and come to this one as soon as the loop blocks.
+func (l *Loop) yield() bool {
+	start := l.clock()
+	runtime.Gosched()
+	return l.clock()-start > emptyYield
 }
 
 // takePosts takes the functions posted so far.

@@ -30,8 +30,13 @@ const (
 	yieldAfter = time.Millisecond
 
 	// lookEvery is how often a loop that is about to block looks whether the processors
-	// are crowded: 0.7 us in a millisecond.
+	// are crowded: 0.7 us in a millisecond. In between it goes by what the last look, or yield, found. (It looked
+	// before every wait while they were crowded: that, and the polls of waits that could have blocked, was a fifth of the CPU time
+	// of 900 handshakes a second.)
 	lookEvery = time.Millisecond
+
+	// emptyYield is what a yield takes at most that runs nothing else; 0.2 us on an idle machine.
+	emptyYield = 2 * time.Microsecond
 
 	// keptPosts is the longest command queue whose memory a loop keeps for the next.
 	keptPosts = 4096

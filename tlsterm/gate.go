@@ -1,0 +1,291 @@
+package tlsterm
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tickgate/internal/ring"
+)
+
+// Gate bounds what handshakes take of the process, so that a flood of them leaves established connections
+// their processors, and clients that stop in the middle keep nobody out.
+//
+// A handshake computes only while it has one of few turns, and gives it back while it waits for its client (Pause). Who comes
+// back from there goes first: most of its work is done, and what is left of it is cheap. New ones wait in a short queue, and are
+// refused when it is full or took too long, before anything was computed for them. Handshakes that wait for
+// their client are bounded as well: beyond that, the one that has waited longest gives way, as an honest client has answered by then.
+//
+// T is what the caller knows a handshake by before it has begun.
+type Gate[T any] struct {
+	// Static.
+	hooks GateHooks[T]
+
+	mu        sync.Mutex // held over no call of a hook
+	opts      HandshakeOptions
+	turns     int              // how many there are; guarded by mu
+	computing int              // turns taken; guarded by mu
+	underWay  int              // begun and not over; guarded by mu
+	queue     ring.Ring[T]     // not begun; guarded by mu
+	since     ring.Ring[int64] // of queue: when they came, by hooks.Now
+	ready     ring.Ring[*Pass] // back from their client, want a turn; guarded by mu
+	waiting   passList         // wait for their client, who waits longest is first; guarded by mu
+
+	queued, gaveWay atomic.Uint64
+}
+
+// GateHooks are what a Gate calls. None may block, and all may be called on any goroutine that calls the gate.
+type GateHooks[T any] struct {
+	// Start has a goroutine of its own do the handshake of v, which has a turn: it makes a Pass, and ends it with Done.
+	Start func(v T, waited time.Duration)
+	// Refuse ends v, whose turn never came: GateFull or GateTimeout.
+	Refuse func(v T, why Failure)
+	// Now is a clock.
+	Now func() time.Duration
+}
+
+// NewGate returns a gate without handshakes.
+func NewGate[T any](o HandshakeOptions, hooks GateHooks[T]) *Gate[T] {
+	g := &Gate[T]{hooks: hooks}
+	g.waiting.init()
+	g.SetOptions(o)
+	return g
+}
+
+// SetOptions changes the bounds. What is under way stays.
+func (g *Gate[T]) SetOptions(o HandshakeOptions) {
+	g.mu.Lock()
+	g.opts, g.turns = o, o.turns()
+	g.mu.Unlock()
+	g.dispatch()
+}
+
+// turns is how many handshakes compute at once: by default, all but a quarter of the processors, at least one.
+func (o *HandshakeOptions) turns() int {
+	if o.Concurrency > 0 {
+		return o.Concurrency
+	}
+	return max(1, runtime.GOMAXPROCS(0)*3/4)
+}
+
+// Enter has v begin at once, later or never.
+func (g *Gate[T]) Enter(v T) {
+	g.mu.Lock()
+	if g.queue.Len() == 0 && g.takeLocked() {
+		victim := g.beginLocked()
+		g.mu.Unlock()
+		victim.giveWay()
+		g.hooks.Start(v, 0)
+		return
+	}
+	if g.queue.Len() >= max(1, g.opts.Queue) {
+		g.mu.Unlock()
+		g.hooks.Refuse(v, GateFull)
+		return
+	}
+	g.queue.Push(v)
+	g.since.Push(int64(g.hooks.Now()))
+	g.mu.Unlock()
+	g.queued.Add(1)
+}
+
+// takeLocked takes a turn if one is free and nobody has a better claim to it.
+func (g *Gate[T]) takeLocked() bool {
+	if g.computing >= g.turns || g.ready.Len() > 0 {
+		return false
+	}
+	g.computing++
+	return true
+}
+
+// beginLocked counts a handshake that begins, and returns who has to give way for it, nil if nobody has.
+func (g *Gate[T]) beginLocked() *Pass {
+	g.underWay++
+	if g.underWay <= max(1, g.opts.Max) {
+		return nil
+	}
+	p := g.waiting.first()
+	if p != nil {
+		g.waiting.remove(p)
+		p.leaving.Store(true)
+		g.gaveWay.Add(1)
+	}
+	return p
+}
+
+// dispatch gives free turns to who waits for one.
+func (g *Gate[T]) dispatch() {
+	for {
+		g.mu.Lock()
+		if g.computing < g.turns && g.ready.Len() > 0 {
+			g.computing++
+			p := g.ready.Pop()
+			g.mu.Unlock()
+			p.turn <- struct{}{} // has room: it asked once
+			continue
+		}
+		if g.queue.Len() == 0 || g.computing >= g.turns {
+			g.mu.Unlock()
+			return
+		}
+		v, waited := g.queue.Pop(), g.hooks.Now()-time.Duration(g.since.Pop())
+		if waited > g.opts.QueueTimeout {
+			g.mu.Unlock()
+			g.hooks.Refuse(v, GateTimeout)
+			continue
+		}
+		g.computing++
+		victim := g.beginLocked()
+		g.mu.Unlock()
+		victim.giveWay()
+		g.hooks.Start(v, waited)
+	}
+}
+
+// Pass is one handshake under way. It begins with a turn. It is for the goroutine of the handshake alone.
+type Pass struct {
+	turn    chan struct{}
+	evict   func()
+	paused  bool
+	leaving atomic.Bool // it was told to give way
+
+	prev, next *Pass // in passList; guarded by Gate.mu
+}
+
+// NewPass is the pass of a handshake that Start was called for. evict is called, on any goroutine and at most once, if the handshake has to
+// give way while it is paused: it must end the wait, and not block.
+func (g *Gate[T]) NewPass(evict func()) *Pass {
+	return &Pass{turn: make(chan struct{}, 1), evict: evict}
+}
+
+// Join begins a handshake that waits for its client already, of which Start knows nothing: p is paused.
+func (g *Gate[T]) Join(p *Pass) {
+	g.mu.Lock()
+	p.paused = true
+	victim := g.beginLocked()
+	g.waiting.add(p)
+	g.mu.Unlock()
+	victim.giveWay()
+}
+
+// GaveWay reports whether the handshake was given up in favour of others.
+func (p *Pass) GaveWay() bool { return p.leaving.Load() }
+
+// giveWay ends the wait of a pass; nil is nobody.
+func (p *Pass) giveWay() {
+	if p != nil {
+		p.evict()
+	}
+}
+
+// Pause gives the turn back, before a wait for the client.
+func (g *Gate[T]) Pause(p *Pass) {
+	g.mu.Lock()
+	p.paused = true
+	g.computing--
+	g.waiting.add(p)
+	g.mu.Unlock()
+	g.dispatch()
+}
+
+// Resume waits for a turn again. It returns how long that took.
+func (g *Gate[T]) Resume(p *Pass) (waited time.Duration) {
+	g.mu.Lock()
+	p.paused = false
+	g.waiting.remove(p)
+	if g.takeLocked() {
+		g.mu.Unlock()
+		return 0
+	}
+	g.ready.Push(p)
+	g.mu.Unlock()
+	start := g.hooks.Now()
+	<-p.turn // comes, as no turn lasts longer than it takes to compute
+	return g.hooks.Now() - start
+}
+
+// Done ends a handshake, paused or not.
+func (g *Gate[T]) Done(p *Pass) {
+	g.mu.Lock()
+	g.underWay--
+	if p.paused {
+		g.waiting.remove(p)
+	} else {
+		g.computing--
+	}
+	g.mu.Unlock()
+	g.dispatch()
+}
+
+// Drop refuses nothing more and returns what waits in the queue, to be ended by the caller.
+func (g *Gate[T]) Drop() []T {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var all []T
+	for g.queue.Len() > 0 {
+		all = append(all, g.queue.Pop())
+		g.since.Pop()
+	}
+	return all
+}
+
+// Trim gives memory back that a flood has left.
+func (g *Gate[T]) Trim() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.queue.Trim(keptQueue)
+	g.since.Trim(keptQueue)
+	g.ready.Trim(keptQueue)
+}
+
+const keptQueue = 1024
+
+// GateStats is the state of a gate.
+type GateStats struct {
+	// Computing have a turn, of Turns; Ready are back from their client and want one; Waiting wait for their client; Queued have not begun.
+	Computing, Turns, Ready, Waiting, Queued int
+	// Waited counts those that had to wait in the queue, GaveWay those given up in favour of others.
+	Waited, GaveWay uint64
+}
+
+// Stats returns the state.
+func (g *Gate[T]) Stats() GateStats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return GateStats{
+		Computing: g.computing, Turns: g.turns, Ready: g.ready.Len(), Waiting: g.waiting.n, Queued: g.queue.Len(),
+		Waited: g.queued.Load(), GaveWay: g.gaveWay.Load(),
+	}
+}
+
+// passList is a doubly linked list of passes, in the order in which they came.
+type passList struct {
+	root Pass // root.next is the first
+	n    int
+}
+
+func (l *passList) init() { l.root.prev, l.root.next = &l.root, &l.root }
+
+func (l *passList) first() *Pass {
+	if l.n == 0 {
+		return nil
+	}
+	return l.root.next
+}
+
+func (l *passList) add(p *Pass) {
+	p.prev, p.next = l.root.prev, &l.root
+	p.prev.next, l.root.prev = p, p
+	l.n++
+}
+
+// remove takes p out, if it is in.
+func (l *passList) remove(p *Pass) {
+	if p.next == nil {
+		return
+	}
+	p.prev.next, p.next.prev = p.next, p.prev
+	p.prev, p.next = nil, nil
+	l.n--
+}
