@@ -244,9 +244,7 @@ func (g *testGateway) waitEnd(r reason.Reason, n int) {
 // waitConnEnd waits until n client connections have ended for r.
 func (g *testGateway) waitConnEnd(r reason.Reason, n int) {
 	g.t.Helper()
-	g.wait(fmt.Sprintf("%d connections that ended with %s", n, r), func() bool {
-		return int(g.metric("tickgate_connection_ends_total{", `reason="`+r.String()+`"`)) == n
-	})
+	g.wait(fmt.Sprintf("%d connections that ended with %s", n, r), func() bool { return g.ends(r) == n })
 }
 
 // api returns what the admin API shows, as JSON.

@@ -27,14 +27,13 @@ func (c *clientConn) handshake() bool {
 	c.setState(meter.Handshaking)
 	limit := c.gw.CurrentConfig().Timeouts.Handshake
 	c.sk.ArmRead(max(limit-time.Since(c.since), time.Millisecond)) // the wait for the first byte is a part of it
-	err := c.tls.Handshake()
+	err := c.tls.HandshakeContext(c.shake.facts.Context())
 	c.sk.ArmRead(0)
 	gaveWay := c.shake.pass.GaveWay()
 	c.endShake()
 	if err == nil {
 		c.noteTLS()
-		st := c.tls.ConnectionState()
-		c.gw.meter.Handshake(st.Version, st.DidResume)
+		c.meterHandshake()
 		return true
 	}
 	if c.end = c.killed(); c.end != reason.OK {
@@ -54,6 +53,16 @@ func (c *clientConn) handshake() bool {
 		c.answerPlain(err)
 	}
 	return false
+}
+
+// meterHandshake counts a handshake that succeeded, and what it took.
+func (c *clientConn) meterHandshake() {
+	st, s := c.tls.ConnectionState(), c.shake
+	all := c.gw.clock() - s.begun + s.queued
+	c.gw.meter.Handshake(meter.Handshake{
+		Version: st.Version, Group: tlsterm.GroupName(st.CurveID), KeyType: s.facts.KeyType, Resumed: st.DidResume,
+		All: all, Gate: s.gated, Client: s.client,
+	})
 }
 
 // tlsEvents are the events of failed handshakes: each kind is throttled alone.

@@ -33,6 +33,9 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_goroutines", Type: "gauge", Help: "Goroutines."},
 	{Name: "tickgate_accesslog_dropped_total", Type: "counter", Help: "Access log lines lost because the output was too slow or failed."},
 	{Name: "tickgate_tls_failures_total", Type: "counter", Labels: "reason (as in tlsterm.Failure)", Help: "TLS handshakes with clients that failed."},
+	{Name: "tickgate_tls_handshakes_under_way", Type: "gauge", Labels: "state (queued, computing, ready, waiting)", Help: "TLS handshakes with clients: not begun, with a turn to compute, back from their client without one, waiting for their client."},
+	{Name: "tickgate_tls_handshake_turns", Type: "gauge", Help: "TLS handshakes that may compute at once (handshakes.concurrency)."},
+	{Name: "tickgate_tls_handshakes_queued_total", Type: "counter", Help: "TLS handshakes that had to wait for their first turn."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, in Unix time."},
 	{Name: "tickgate_tls_files_reloads_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that were taken over between two reloads."},
 	{Name: "tickgate_tls_files_errors_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that could not be taken over."},
@@ -80,6 +83,16 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 	for _, f := range tlsterm.Failures() {
 		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_failures_total{reason=%q}", f), g.tlsFailures[f].Load())
 	}
+	g.writeGateMetrics(w)
 	g.writeTicketMetrics(w)
 	g.writeCertificateMetrics(w)
+}
+
+func (g *Gateway) writeGateMetrics(w io.Writer) {
+	st := g.handshakes.gate.Stats()
+	for state, n := range map[string]int{"queued": st.Queued, "computing": st.Computing, "ready": st.Ready, "waiting": st.Waiting} {
+		metrics.WriteGaugeUint64(w, fmt.Sprintf("tickgate_tls_handshakes_under_way{state=%q}", state), uint64(n))
+	}
+	metrics.WriteGaugeUint64(w, "tickgate_tls_handshake_turns", uint64(st.Turns))
+	metrics.WriteCounterUint64(w, "tickgate_tls_handshakes_queued_total", st.Waited)
 }

@@ -63,9 +63,12 @@ type shake struct {
 	paused bool
 	awake  chan wakeUp // room for one
 
+	facts tlsterm.Facts
+
 	// What it took.
 	begun  time.Duration // by Gateway.clock
-	gated  time.Duration // in the gate
+	queued time.Duration // in the queue of the gate, before that
+	gated  time.Duration // in the gate, the queue included
 	client time.Duration // waiting for the client
 }
 
@@ -77,7 +80,7 @@ type wakeUp struct {
 
 // beginShake begins the handshake of a connection that came from the gate.
 func (c *clientConn) beginShake(v *visit) {
-	s := &shake{Conn: c.sk, c: c, awake: make(chan wakeUp, 1), begun: c.gw.clock(), gated: v.gated}
+	s := &shake{Conn: c.sk, c: c, awake: make(chan wakeUp, 1), begun: c.gw.clock(), queued: v.gated, gated: v.gated}
 	s.pass = c.gw.handshakes.gate.NewPass(s.giveWay)
 	c.shake = s
 	c.shaking.Store(true)

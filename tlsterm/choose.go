@@ -85,7 +85,9 @@ func (l *live) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 		// (RFC 6066 section 3); any error of ours would become internal_error.
 		return nil, nil
 	}
-	return ch.pick(hello), nil
+	cert := ch.pick(hello)
+	factsOf(hello).noteCertificate(cert)
+	return cert, nil
 }
 
 // configFor is tls.Config.GetConfigForClient. For nil, crypto/tls goes on with the listener's own.

@@ -154,6 +154,21 @@ func ParseGroup(name string) (tls.CurveID, error) {
 	return id, nil
 }
 
+// GroupName is the name of a group as the options have it, "" for 0.
+func GroupName(id tls.CurveID) string {
+	switch id {
+	case 0:
+		return ""
+	case tls.CurveP256:
+		return "P-256"
+	case tls.CurveP384:
+		return "P-384"
+	case tls.CurveP521:
+		return "P-521"
+	}
+	return id.String()
+}
+
 // ParseCipherSuite returns a suite of TLS 1.2 by its name at IANA or in OpenSSL. Those that crypto/tls holds to be
 // insecure are refused.
 func ParseCipherSuite(name string) (uint16, error) {

@@ -21,6 +21,8 @@ var Metrics = []Desc{
 	{"tickgate_connections_total", "counter", "listener", "Client connections accepted."},
 	{"tickgate_connection_ends_total", "counter", "reason", "Client connections by how they ended."},
 	{"tickgate_tls_handshakes_total", "counter", "version (1.2, 1.3, other), resumed (false, true)", "TLS handshakes with clients that succeeded."},
+	{"tickgate_tls_handshake_duration_seconds", "histogram", "version, group (of the key exchange; none in TLS 1.2 sessions that resume), key_type (of the certificate sent: ecdsa, rsa, ed25519; none in resumed sessions), resumed", "TLS handshakes with clients that succeeded, from the whole ClientHello to the end."},
+	{"tickgate_tls_handshake_phase_seconds", "histogram", "phase (gate, client, compute)", "What the time of these handshakes was spent on: waiting for a turn, waiting for the client, computing."},
 
 	{"tickgate_tunnels", "gauge", "route, mode (opaque, frames)", "Open tunnels: upgraded connections joined with their backend's."},
 	{"tickgate_tunnels_opened_total", "counter", "route, mode (opaque, frames)", "Tunnels opened."},

@@ -61,6 +61,7 @@ func New(version string) *Meter {
 		descs:     make(map[string]Desc),
 	}
 	m.sets = []*metrics.Set{m.set}
+	m.tls.init()
 	m.connEnds = make([]atomic.Uint64, len(m.reasons))
 	m.tunnelEnds = make([]atomic.Uint64, len(m.reasons))
 	for i := range runtime.GOMAXPROCS(0) {

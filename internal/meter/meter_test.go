@@ -244,6 +244,7 @@ func TestPageIsWellFormed(t *testing.T) {
 	tn := m.Tunnel("we\"ird\\route\n")
 	tn.Opened(OpaqueTunnel)
 	tn.Ended(time.Second, reason.OK, Flows{})
+	m.Handshake(Handshake{})
 	m.Watch(sampleSource())
 	label := `[A-Za-z_]+="(?:[^"\\\n]|\\[\\"n])*"`
 	sample := regexp.MustCompile(`^([a-z_][a-z0-9_]*)(\{` + label + `(, ?` + label + `)*\})? [0-9+.eInf-]+$`)
@@ -314,7 +315,7 @@ func TestDoneDoesNotAllocate(t *testing.T) {
 		r.Done(502, reason.DialFailed, &p, 1, 2)
 		c.Opened(Active)
 		c.Closed(Active, reason.ClientClosed)
-		m.Handshake(0x0304, true)
+		m.Handshake(Handshake{Version: 0x0304, Resumed: true})
 	})
 	if allocs != 0 && !raceOn {
 		t.Errorf("%v allocations a request, want none", allocs)

@@ -31,7 +31,7 @@ func (m *Meter) WritePrometheus(w io.Writer) error {
 	m.writeRequests(&text, routes)
 	m.writeConns(&text, listeners, &source)
 	m.writeTunnels(&text, tunnels, &source)
-	m.writeTLS(&text)
+	m.tls.write(&text)
 	m.writeReloads(&text)
 	m.writeProcess(&text)
 	for _, s := range sets {
@@ -159,14 +159,6 @@ func (m *Meter) writeConns(w *bytes.Buffer, listeners []*Conns, source *Source) 
 	}
 	for i, r := range m.reasons {
 		fmt.Fprintf(w, "tickgate_connection_ends_total{reason=%q} %d\n", r, m.connEnds[i].Load())
-	}
-}
-
-func (m *Meter) writeTLS(w *bytes.Buffer) {
-	const line = "tickgate_tls_handshakes_total{version=%q,resumed=\"%t\"} %d\n"
-	for i, v := range tlsVersions {
-		fmt.Fprintf(w, line, v.word, false, m.tls.full[i].Load())
-		fmt.Fprintf(w, line, v.word, true, m.tls.resumed[i].Load())
 	}
 }
 
