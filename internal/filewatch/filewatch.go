@@ -64,6 +64,10 @@ func (s *Set) Settled() bool {
 	return true
 }
 
+// Again has the next look report, if the files hold still, though nothing has changed: for a caller who could not read them, as for want of
+// descriptors.
+func (s *Set) Again() { s.reported = nil }
+
 func (s *Set) look() []entry {
 	list := make([]entry, 0, len(s.paths))
 	for _, path := range s.paths {

@@ -114,6 +114,18 @@ func TestTouched(t *testing.T) {
 	changed(t, s, "touched") // harmless: whoever reads it finds what it has
 }
 
+func TestAgain(t *testing.T) {
+	path := file(t, t.TempDir(), "a", "1")
+	s := New(path)
+	s.Again()
+	reports(t, s, "asked for", true, false)
+	write(t, path, "2")
+	reports(t, s, "changed", false, true, false)
+	s.Again()
+	write(t, path, "3, longer")
+	reports(t, s, "asked for while it changes", false, true, false)
+}
+
 func TestRemovedAndBack(t *testing.T) {
 	path := file(t, t.TempDir(), "a", "1")
 	s := New(path)
