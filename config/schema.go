@@ -226,7 +226,7 @@ type Pool struct {
 	WaitTimeout time.Duration `yaml:"wait_timeout" default:"1s" min:"0s"`
 	// An idle connection is closed after this time. Keep it below the backend's own keep-alive timeout.
 	IdleTimeout time.Duration `yaml:"idle_timeout" default:"50s" min:"1ms"`
-	// A connection older than this is closed after its current request, so that DNS and certificate changes reach everyone; 0 is no limit.
+	// A connection older than this is closed after its current request, so that DNS changes and expiry of certificates reach everyone; 0 is no limit.
 	MaxLifetime time.Duration `yaml:"max_lifetime" default:"1h" min:"0s"`
 	// Time without traffic after which the kernel probes the backend; 0 switches TCP keep-alive off.
 	KeepAlive time.Duration `yaml:"tcp_keepalive" default:"30s" min:"0s"`
@@ -254,10 +254,13 @@ type BackendTLS struct {
 	ServerName string `yaml:"server_name"`
 	// PEM file of the CAs to trust instead of the system's.
 	CAFile string `yaml:"ca_file"`
-	// PEM file of the client certificate to present.
+	// PEM file of the client certificate to present, followed by its intermediates.
 	CertFile string `yaml:"cert_file"`
 	// PEM file of its private key.
 	KeyFile string `yaml:"key_file"`
+	// Time between looks at these files: when they have changed, new connections use what they hold now, without a reload, and a bad one leaves
+	// the last good ones in use. 0s looks at a reload only.
+	Watch time.Duration `yaml:"watch" default:"1s" min:"0s"`
 	// Lowest protocol version.
 	MinVersion string `yaml:"min_version" default:"1.2" enum:"1.2|1.3"`
 	// Sessions remembered for each backend, so that new connections to it resume and cost both sides less; 0 remembers none. One for each

@@ -19,8 +19,9 @@ type Target struct {
 	// Host is the Host header of HTTP probes whose options set none, and the name
 	// to verify if TLS has no ServerName. Default: Address.
 	Host string
-	// TLS is how to talk to the backend; nil is plain. It is not changed.
-	TLS *tls.Config
+	// TLS returns how to talk to the backend, and is asked for each probe, as certificates are renewed. What it returns is not changed. A nil
+	// TLS is plain.
+	TLS func() *tls.Config
 }
 
 // Transition is a change of a backend's state.

@@ -37,7 +37,7 @@ type probe struct {
 	http    bool
 	address string // of target, with the options' port
 	timeout time.Duration
-	tls     *tls.Config // nil is plain
+	host    string // Host header
 	method  string
 	request []byte
 	match   *matcher
@@ -62,7 +62,7 @@ func newProbe(c *Checker, t Target, o *Options) (*probe, error) {
 	if t.Network == "unix" && host == t.Address {
 		host = "localhost" // a path is no host (RFC 9110 section 7.2)
 	}
-	p.tls = probeTLS(t.TLS, host)
+	p.host = host
 	p.request = buildRequest(p.method, orText(o.Path, "/"), host)
 	return p, nil
 }
@@ -80,9 +80,6 @@ func probeAddress(t Target, port int) string {
 }
 
 func probeTLS(base *tls.Config, host string) *tls.Config {
-	if base == nil {
-		return nil
-	}
 	cfg := base.Clone()
 	// A probe speaks HTTP/1.1 only, whatever real traffic offers.
 	cfg.NextProtos = []string{"http/1.1"}
@@ -128,8 +125,8 @@ func (p *probe) once(ctx context.Context) outcome {
 	// moment would pass a timeout off as a closed connection.
 	unhook := context.AfterFunc(ctx, func() { abort(conn) })
 	defer unhook()
-	if p.tls != nil {
-		tc := tls.Client(conn, p.tls)
+	if p.target.TLS != nil {
+		tc := tls.Client(conn, probeTLS(p.target.TLS(), p.host))
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return failed(TLS, "tls handshake", err)
 		}

@@ -140,6 +140,9 @@ func TestProbeAnswers(t *testing.T) {
 	f("short body, not read", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", Options{}, OK, "ok")
 }
 
+// always is a Target.TLS that stays the same.
+func always(cfg *tls.Config) func() *tls.Config { return func() *tls.Config { return cfg } }
+
 func TestProbeTLS(t *testing.T) {
 	t.Parallel()
 	pair := testcert.New(t, "be.example")
@@ -153,12 +156,15 @@ func TestProbeTLS(t *testing.T) {
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	secure := func(host string, cfg *tls.Config) Target {
-		return Target{Network: "tcp", Address: srv.Listener.Addr().String(), Host: host, TLS: cfg}
+		return Target{Network: "tcp", Address: srv.Listener.Addr().String(), Host: host, TLS: always(cfg)}
 	}
 	trusting := &tls.Config{RootCAs: pair.Pool(), NextProtos: []string{"h2"}}
 
 	f := func(what string, target Target, o Options, result Result, reason string) {
 		t.Helper()
+		if o.Timeout == 0 {
+			o.Timeout = time.Minute
+		}
 		got := probeOnce(t, target, o)
 		if got.result != result || !strings.HasPrefix(got.reason, reason) {
 			t.Errorf("%s: %s, %q; want %s, %q", what, got.result, got.reason, result, reason)
@@ -170,10 +176,38 @@ func TestProbeTLS(t *testing.T) {
 	f("unknown authority", secure("be.example", &tls.Config{}), Options{}, TLS, "tls handshake: ")
 	f("verification off", secure("x.example", &tls.Config{InsecureSkipVerify: true}), Options{}, OK, "ok")
 	f("tcp probe", secure("other.example", trusting), Options{Type: "tcp"}, OK, "ok")
-	f("TLS to a plain port", Target{Network: "tcp", Address: serveRaw(t, "HTTP/1.1 400 Bad Request\r\n\r\n").Address, TLS: trusting},
+	f("TLS to a plain port", Target{Network: "tcp", Address: serveRaw(t, "HTTP/1.1 400 Bad Request\r\n\r\n").Address, TLS: always(trusting)},
 		Options{Timeout: 2 * time.Second}, Timeout, "timeout in tls handshake") // not in the dial, on a busy machine either
 	if got := trusting.NextProtos[0]; got != "h2" || trusting.ServerName != "" {
 		t.Errorf("the target's configuration was changed: %q, %q", got, trusting.ServerName)
+	}
+}
+
+// TestProbesFollowRenewedCertificates probes a backend that wants a client certificate, as one probe after the other finds another.
+func TestProbesFollowRenewedCertificates(t *testing.T) {
+	t.Parallel()
+	ca, pair := testcert.NewCA(t), testcert.New(t, "be.example")
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.TLS.PeerCertificates[0].Subject.CommonName)
+	}))
+	srv.TLS = pair.ServerTLS(t)
+	srv.TLS.ClientAuth, srv.TLS.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	next := 0
+	target := Target{Network: "tcp", Address: srv.Listener.Addr().String(), Host: "be.example", TLS: func() *tls.Config {
+		next++
+		cert := ca.Issue(t, testcert.Request{Names: []string{fmt.Sprintf("gateway-%d", next)}}).TLS(t)
+		return &tls.Config{RootCAs: pair.Pool(), Certificates: []tls.Certificate{cert}}
+	}}
+	p, err := newProbe(NewChecker(), target, &Options{BodyContains: "gateway-2", Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []Result{Body, OK, Body} {
+		if got := p.once(t.Context()); got.result != want {
+			t.Errorf("probe %d: %s, %q; want %s", i+1, got.result, got.reason, want)
+		}
 	}
 }
 

@@ -78,7 +78,7 @@ var translated = map[string]func(value string) (want string){
 var ignored = []string{
 	"admin.", "workers.", "tunnels.", "memory.", "watchdog.", "log.", "drain.grace", "drain.window", "drain.close_code",
 	"listeners[].acceptors", "listeners[].backlog", "listeners[].share",
-	"upstreams.*.health_check", "upstreams.*.health_check.", "routes[].tag", "routes[].priority", "routes[].access_log",
+	"upstreams.*.health_check", "upstreams.*.health_check.", "upstreams.*.tls.watch", "routes[].tag", "routes[].priority", "routes[].access_log",
 }
 
 // sort tells keys that are not at their defaults into those that are ignored and those that are not supported.

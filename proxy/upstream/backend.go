@@ -20,8 +20,9 @@ type HealthTarget struct {
 	Address string
 	// Host is the Host header unless the check's options give one.
 	Host string
-	// TLS is nil for plain backends; its ServerName is set.
-	TLS *tls.Config
+	// TLS returns how to talk to the backend from now on, with its ServerName; it is to be asked for each connection, as certificates are
+	// renewed. It is nil for plain backends.
+	TLS func() *tls.Config
 }
 
 // Checker probes backends. The integrator adapts a health.Checker to it.
@@ -38,8 +39,7 @@ type connSettings struct {
 	dialTimeout time.Duration
 	tlsTimeout  time.Duration
 	secure      bool
-	tls         config.BackendTLS
-	files       tlsFiles
+	tls         config.BackendTLS // without Watch, which is no matter of connections
 }
 
 // backendKey identifies a backend within its upstream.
@@ -62,8 +62,11 @@ type Backend struct {
 	address string
 	host    string
 	conf    connSettings
-	tls     *tls.Config // nil without TLS
+	creds   *credentials // nil without TLS
 
+	serverName string // that the backend's certificate is verified against
+
+	secured  atomic.Pointer[clientTLS] // made when first needed
 	inflight atomic.Int64
 	tunnels  atomic.Int64
 	ewma     ewma
@@ -110,7 +113,7 @@ func (b *Backend) Upstream() string { return b.fam.name }
 func (b *Backend) Label() string { return b.label }
 
 // TLS reports whether the backend is talked to over TLS.
-func (b *Backend) TLS() bool { return b.tls != nil }
+func (b *Backend) TLS() bool { return b.creds != nil }
 
 // Up reports whether the backend's health lets it have requests.
 func (b *Backend) Up() bool { return !b.down.Load() }
@@ -198,7 +201,10 @@ func (b *Backend) watch(o *health.Options) {
 }
 
 func (b *Backend) start(checker Checker, o *health.Options, gen uint64) {
-	t := HealthTarget{Network: b.network, Address: b.address, Host: b.host, TLS: b.tls}
+	t := HealthTarget{Network: b.network, Address: b.address, Host: b.host}
+	if b.creds != nil {
+		t.TLS = func() *tls.Config { return b.clientTLS().config }
+	}
 	stop := checker.Watch(t, o, func(up bool, cause string) {
 		b.mu.Lock()
 		current := gen == b.watchGen && !b.closed

@@ -3,15 +3,12 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 	"time"
 
-	"tickgate/config"
 	"tickgate/internal/reason"
 	"tickgate/internal/sock"
 )
@@ -52,6 +49,8 @@ type conn struct {
 	raw      net.Conn
 	staler   interface{ Stale() bool }
 	detacher interface{ Detached() bool }
+	id       *identity     // that the handshake was made under; nil without TLS
+	grace    time.Duration // for which it may be used once id is no longer the present one
 	used     bool
 	dialTime time.Duration
 	tlsTime  time.Duration
@@ -107,16 +106,18 @@ func (b *Backend) connect(left time.Duration) (*conn, error) {
 		c.staler = newPeeker(raw)
 	}
 	c.detacher, _ = raw.(interface{ Detached() bool })
-	if b.tls == nil {
+	if b.creds == nil {
 		return c, nil
 	}
 	start = time.Now()
-	secured, err := b.handshake(ctx, raw)
+	present := b.clientTLS()
+	secured, err := b.handshake(ctx, raw, present.config)
 	if err != nil {
 		_ = raw.Close()
 		return nil, b.dialError(ctx, reason.BackendTLSFailed, "TLS handshake with backend", err)
 	}
 	c.Conn, c.tlsTime = secured, time.Since(start)
+	c.id, c.grace = present.id, graceOf(b.fam.reg.opts.Rand())
 	return c, nil
 }
 
@@ -136,10 +137,10 @@ func (b *Backend) connectRaw(ctx context.Context) (net.Conn, error) {
 
 // handshake does TLS over raw. A cancelled context closes raw, so this works with
 // any net.Conn, whatever its deadlines do.
-func (b *Backend) handshake(ctx context.Context, raw net.Conn) (net.Conn, error) {
+func (b *Backend) handshake(ctx context.Context, raw net.Conn, config *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.conf.tlsTimeout)
 	defer cancel()
-	c := tls.Client(&sock.Seat{Conn: raw}, b.tls) // a tunnel's socket gets another owner
+	c := tls.Client(&sock.Seat{Conn: raw}, config) // a tunnel's socket gets another owner
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
@@ -191,57 +192,4 @@ func newPeeker(c net.Conn) interface{ Stale() bool } {
 func (p *peeker) Stale() bool {
 	p.clean = false
 	return p.raw.Read(p.look) != nil || !p.clean
-}
-
-// tlsFiles are the contents of an upstream's PEM files. They are part of what a
-// backend is compared by, so that a renewed file counts as a change at a reload.
-type tlsFiles struct {
-	ca, cert, key string
-}
-
-// readTLS reads the files of t; name is the upstream's, for errors.
-func readTLS(name string, t *config.BackendTLS) (f tlsFiles, err error) {
-	if t == nil {
-		return f, nil
-	}
-	for _, file := range []struct {
-		key, path string
-		into      *string
-	}{{"ca_file", t.CAFile, &f.ca}, {"cert_file", t.CertFile, &f.cert}, {"key_file", t.KeyFile, &f.key}} {
-		if file.path == "" {
-			continue
-		}
-		pem, err := os.ReadFile(file.path)
-		if err != nil {
-			return f, fmt.Errorf("upstreams.%s.tls.%s: %w", name, file.key, err)
-		}
-		*file.into = string(pem)
-	}
-	return f, nil
-}
-
-// clientTLS builds the tls.Config of an upstream, without a server name.
-func clientTLS(name string, t *config.BackendTLS, f tlsFiles) (*tls.Config, error) {
-	c := &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		NextProtos:         []string{"http/1.1"},
-		InsecureSkipVerify: t.InsecureSkipVerify,
-	}
-	if t.MinVersion == "1.3" {
-		c.MinVersion = tls.VersionTLS13
-	}
-	if t.CAFile != "" {
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM([]byte(f.ca)) {
-			return nil, fmt.Errorf("upstreams.%s.tls.ca_file: no certificate in %q", name, t.CAFile)
-		}
-	}
-	if t.CertFile != "" || t.KeyFile != "" {
-		pair, err := tls.X509KeyPair([]byte(f.cert), []byte(f.key))
-		if err != nil {
-			return nil, fmt.Errorf("upstreams.%s.tls.cert_file: %q with key_file %q: %w", name, t.CertFile, t.KeyFile, err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
 }

@@ -12,6 +12,10 @@
 // uses any more is retired: its goroutines stop, its idle connections close, those
 // in use close when their request ends, and its metric series go.
 //
+// What the TLS files of an upstream hold (identity) is apart from that: it changes by a reload or when the files
+// do, under Sets and backends that stay. A handshake uses the identity of its moment and never reads a file, sessions are
+// resumed only under the identity that they were made under, and pooled connections follow within renewalWindow.
+//
 // # fasthttp.HostClient, as used here
 //
 // Only its connection pool is used: AcquireConn, ReleaseConn, CloseConn. Do is never

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/VictoriaMetrics/metrics"
 )
@@ -18,6 +19,9 @@ type family struct {
 	name    string
 	metrics *metrics.Set
 	waits   *metrics.Histogram
+
+	renewals     atomic.Uint64 // of TLS files, between two reloads
+	renewalFails atomic.Uint64
 
 	mu       sync.Mutex
 	sets     map[*Set]struct{}
@@ -77,8 +81,8 @@ func (f *family) acquire(key backendKey, label string, s *Set, t *target) (b *Ba
 		id: f.reg.nextID.Add(1), fam: f, key: key, refs: 1, network: t.network, address: t.address,
 		label: label, conf: key.conf, host: hostHeader(t, key.conf.secure),
 	}
-	if s.tls != nil {
-		b.tls = s.clientTLSFor(key.server)
+	if s.creds != nil {
+		b.creds, b.serverName = s.creds, s.serverNameFor(key.server)
 	}
 	if o := s.cfg.HealthCheck; o != nil && f.reg.opts.Checker != nil {
 		b.down.Store(!o.InitiallyUp())
@@ -148,6 +152,9 @@ func (f *family) writeMetrics(w io.Writer) {
 			metrics.WriteCounterUint64(w, "tickgate_upstream_tls_handshakes_total{"+labels+`,resumed="false"}`, b.full.Load())
 			metrics.WriteCounterUint64(w, "tickgate_upstream_tls_handshakes_total{"+labels+`,resumed="true"}`, b.resumed.Load())
 		}
+	}
+	if s.creds != nil {
+		s.creds.writeMetrics(w)
 	}
 	allowed, denied := s.budget.Counts()
 	metrics.WriteCounterUint64(w, fmt.Sprintf(`tickgate_upstream_retry_budget_total{upstream=%q,result="allowed"}`, f.name), allowed)

@@ -163,7 +163,7 @@ func (p *Pool) once(x Exchanger, left time.Duration, t *Timing) (again bool, err
 	if fresh {
 		c.used = true
 		t.Fresh, t.Dial, t.TLS = true, c.dialTime, c.tlsTime
-	} else if p.outdated(cc.CreatedTime(), cc.LastUseTime(), now) || c.isStale() {
+	} else if p.outdated(cc.CreatedTime(), cc.LastUseTime(), now) || c.superseded(now) || c.isStale() {
 		p.hc.CloseConn(cc)
 		return true, nil
 	}

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +46,7 @@ type Registry struct {
 	lookups  *metrics.Set
 
 	nextID atomic.Uint32
+	reads  atomic.Uint64 // of TLS files, to tell which was later
 
 	mu       sync.Mutex // before Set.mu
 	current  map[string]*Set
@@ -111,20 +111,21 @@ func (r *Registry) KeepTags(names ...string) {
 
 // Build makes the Sets of a configuration. An upstream that did not change is the
 // Set that is in use now; the others are new, and share the backends whose connection settings did not change.
+// TLS files are read; new contents replace the old ones at the commit, under the same backends and for their next connections.
 // It waits at most res.Timeout for names that were never looked up; one that does not resolve has no backends until it does.
 //
 // Exactly one of commit and abort must be called. commit makes the Sets the current ones and retires what
 // only the previous ones used; abort retires what only the new ones use. On an error nothing has changed, and neither
 // is returned.
 func (r *Registry) Build(cfgs map[string]*config.Upstream, res config.Resolver) (sets map[string]*Set, commit, abort func(), err error) {
-	prints, err := fingerprints(cfgs, res)
+	prints, err := r.fingerprints(cfgs, res)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	sets, fresh := r.newSets(prints)
 	awaitFirst(fresh, res.Timeout)
 	var once sync.Once
-	commit = func() { once.Do(func() { r.commit(sets, fresh) }) }
+	commit = func() { once.Do(func() { r.commit(sets, fresh, prints) }) }
 	abort = func() { once.Do(func() { r.drop(fresh) }) }
 	return sets, commit, abort, nil
 }
@@ -147,11 +148,16 @@ func (r *Registry) newSets(prints map[string]fingerprint) (sets map[string]*Set,
 	return sets, fresh
 }
 
-func (r *Registry) commit(sets map[string]*Set, fresh []*Set) {
+func (r *Registry) commit(sets map[string]*Set, fresh []*Set, prints map[string]fingerprint) {
 	r.mu.Lock()
 	old := r.current
 	r.current = sets
 	r.mu.Unlock()
+	for name, s := range sets {
+		if s.creds != nil {
+			s.creds.adopt(prints[name].tls, s.cfg.TLS.Watch)
+		}
+	}
 	for _, s := range fresh {
 		if prev := old[s.name]; prev != nil {
 			s.inherit(prev)
@@ -225,22 +231,21 @@ func (r *Registry) familiesLocked() []*family {
 // fingerprint is everything a Set is made of.
 type fingerprint struct {
 	cfg      *config.Upstream
-	files    tlsFiles
-	tls      *tls.Config // made of cfg and files
-	resolver string      // what the servers' addresses depend on
+	tls      tlsRead // what the files hold now: they may change without making another Set
+	resolver string  // what the servers' addresses depend on
 	res      config.Resolver
 }
 
 func (p fingerprint) equal(q fingerprint) bool {
-	return p.files == q.files && p.resolver == q.resolver && (p.cfg == q.cfg || reflect.DeepEqual(p.cfg, q.cfg))
+	return p.resolver == q.resolver && (p.cfg == q.cfg || reflect.DeepEqual(p.cfg, q.cfg))
 }
 
 // fingerprints reads what the upstreams need from files, and reports every error.
-func fingerprints(cfgs map[string]*config.Upstream, res config.Resolver) (map[string]fingerprint, error) {
+func (r *Registry) fingerprints(cfgs map[string]*config.Upstream, res config.Resolver) (map[string]fingerprint, error) {
 	prints := make(map[string]fingerprint, len(cfgs))
 	var errs []error
 	for name, cfg := range cfgs {
-		p, err := newFingerprint(name, cfg, res)
+		p, err := r.newFingerprint(name, cfg, res)
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -250,7 +255,7 @@ func fingerprints(cfgs map[string]*config.Upstream, res config.Resolver) (map[st
 	return prints, errors.Join(errs...)
 }
 
-func newFingerprint(name string, cfg *config.Upstream, res config.Resolver) (p fingerprint, err error) {
+func (r *Registry) newFingerprint(name string, cfg *config.Upstream, res config.Resolver) (p fingerprint, err error) {
 	p = fingerprint{cfg: cfg, res: res, resolver: res.Family}
 	for i, sv := range cfg.Servers {
 		o, targets := parseOrigin(sv.Address, res.Family)
@@ -265,10 +270,7 @@ func newFingerprint(name string, cfg *config.Upstream, res config.Resolver) (p f
 	if cfg.TLS == nil {
 		return p, nil
 	}
-	if p.files, err = readTLS(name, cfg.TLS); err != nil {
-		return p, err
-	}
-	p.tls, err = clientTLS(name, cfg.TLS, p.files)
+	p.tls, err = r.readTLS(name, cfg.TLS)
 	return p, err
 }
 
@@ -294,21 +296,27 @@ func serverName(o origin, fixed []target) string {
 	return host
 }
 
+// serverNameFor is the name that is sent to the backends of a server and verified.
+func (s *Set) serverNameFor(server string) string {
+	if name := s.cfg.TLS.ServerName; name != "" {
+		return name
+	}
+	return serverName(parseOrigin(server, s.print.res.Family))
+}
+
 // newSet makes a Set and starts its lookups and probes. old is the one it may replace.
 func (r *Registry) newSet(name string, print fingerprint, old *Set) *Set {
 	cfg := print.cfg
 	s := &Set{
-		name: name, cfg: cfg, print: print, tls: print.tls, policy: policyOf(cfg.Balance),
+		name: name, cfg: cfg, print: print, policy: policyOf(cfg.Balance),
 		known: map[backendKey]*Backend{}, drains: map[string]bool{},
 		conf: connSettings{
 			pool: cfg.Pool, dialTimeout: cfg.Timeouts.Dial, tlsTimeout: cfg.Timeouts.TLSHandshake,
-			secure: cfg.TLS != nil, files: print.files,
+			secure: cfg.TLS != nil,
 		},
 		servers: make([]serverState, len(cfg.Servers)),
 	}
-	if cfg.TLS != nil {
-		s.conf.tls = *cfg.TLS
-	}
+	s.print.tls = tlsRead{}
 	s.budget = NewBudget(cfg.Retry.BudgetPercent, cfg.Retry.BudgetMin)
 	if old != nil && old.cfg.Retry.BudgetPercent == cfg.Retry.BudgetPercent && old.cfg.Retry.BudgetMin == cfg.Retry.BudgetMin {
 		s.budget = old.budget
@@ -317,6 +325,11 @@ func (r *Registry) newSet(name string, print fingerprint, old *Set) *Set {
 	if s.fam == nil {
 		s.fam = newFamily(r, name)
 		r.families[name] = s.fam
+	}
+	if cfg.TLS != nil {
+		s.conf.tls = *cfg.TLS
+		s.conf.tls.Watch = 0
+		s.creds = s.fam.acquireCredentials(s.conf.tls, print.tls.id, old)
 	}
 	s.list.Store(&choice{})
 	for i, sv := range cfg.Servers {

@@ -133,7 +133,7 @@ func TestAbortChangesNothing(t *testing.T) {
 	}
 }
 
-func TestRenewedFileIsAChange(t *testing.T) {
+func TestReloadReadsFilesAgain(t *testing.T) {
 	r := newRegistry(t, Options{})
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	at := func(pair *testcert.Pair) *Set {
@@ -148,8 +148,11 @@ func TestRenewedFileIsAChange(t *testing.T) {
 	if first != same {
 		t.Error("a reload with the same file makes a new Set")
 	}
-	if renewed == first || renewed.Backends()[0] == first.Backends()[0] {
-		t.Error("a reload with another certificate in the file keeps the old connections")
+	if renewed != first {
+		t.Error("a reload with another certificate in the file makes a new Set")
+	}
+	if !renewed.creds.current.Load().config.RootCAs.Equal(two.Pool()) {
+		t.Error("a reload with another certificate in the file does not go over to it")
 	}
 }
 
@@ -211,7 +214,7 @@ func TestHealthTarget(t *testing.T) {
 	cfg.TLS = &config.BackendTLS{ServerName: "be.example"}
 	newSet(t, Options{Checker: checker}, cfg)
 	got := checker.at("localhost:443").target
-	if got.Network != "tcp" || got.Host != "localhost" || got.TLS == nil || got.TLS.ServerName != "be.example" {
+	if got.Network != "tcp" || got.Host != "localhost" || got.TLS == nil || got.TLS().ServerName != "be.example" {
 		t.Errorf("target %+v", got)
 	}
 }

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"crypto/tls"
 	"maps"
 	"net"
 	"slices"
@@ -19,7 +18,7 @@ type Set struct {
 	cfg    *config.Upstream
 	fam    *family
 	conf   connSettings
-	tls    *tls.Config // without server name; nil without TLS
+	creds  *credentials // nil without TLS
 	print  fingerprint
 	policy policy
 
@@ -337,6 +336,9 @@ func (s *Set) retire() {
 	}
 	s.follow(nil, gone)
 	s.fam.leave(s)
+	if s.creds != nil {
+		s.fam.releaseCredentials(s.creds)
+	}
 }
 
 // origin is a server's configured address, taken apart.

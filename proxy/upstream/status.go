@@ -1,9 +1,6 @@
 package upstream
 
-import (
-	"crypto/tls"
-	"time"
-)
+import "time"
 
 // Status is what the admin API shows of an upstream.
 type Status struct {
@@ -11,6 +8,8 @@ type Status struct {
 	Balance  string          `json:"balance"`
 	Backends []BackendStatus `json:"backends"`
 	Names    []NameStatus    `json:"names,omitempty"`
+	// TLS is nil unless the upstream has files of certificates or keys.
+	TLS *TLSStatus `json:"tls,omitempty"`
 	// RetriesAllowed and RetriesDenied count the retry budget's decisions.
 	RetriesAllowed uint64 `json:"retries_allowed"`
 	RetriesDenied  uint64 `json:"retries_denied"`
@@ -43,10 +42,22 @@ type NameStatus struct {
 	Error       string    `json:"error,omitempty"`
 }
 
+// TLSStatus is what came of the TLS files of an upstream.
+type TLSStatus struct {
+	// Subject and NotAfter are those of the client certificate in use, empty if there is none.
+	Subject  string    `json:"subject,omitempty"`
+	NotAfter time.Time `json:"not_after,omitzero"`
+	// Error is why what the files hold now is not in use; empty if it is.
+	Error string `json:"error,omitempty"`
+}
+
 // Status returns the present state.
 func (s *Set) Status() Status {
 	st := Status{Name: s.name, Balance: s.cfg.Balance, Backends: []BackendStatus{}}
 	st.RetriesAllowed, st.RetriesDenied = s.budget.Counts()
+	if s.creds != nil {
+		st.TLS = s.creds.status()
+	}
 	now := s.fam.reg.since()
 	for _, l := range s.list.Load().all {
 		st.Backends = append(st.Backends, l.status(now))
@@ -79,18 +90,4 @@ func (l *listed) status(now time.Duration) BackendStatus {
 	}
 	b.mu.Unlock()
 	return st
-}
-
-// clientTLSFor returns the TLS configuration of a server's backends. Each has its own session
-// cache, as tickets of one backend mean nothing to another.
-func (s *Set) clientTLSFor(server string) *tls.Config {
-	c := s.tls.Clone()
-	if n := s.cfg.TLS.SessionCache; n > 0 {
-		c.ClientSessionCache = tls.NewLRUClientSessionCache(n)
-	}
-	c.ServerName = s.cfg.TLS.ServerName
-	if c.ServerName == "" {
-		c.ServerName = serverName(parseOrigin(server, s.print.res.Family))
-	}
-	return c
 }
