@@ -30,9 +30,10 @@ type fileCounts struct {
 
 // watcher has a store follow its files.
 type watcher struct {
-	files  *filewatch.Set // of the watching goroutine, once it runs
-	counts *fileCounts
-	stale  atomic.Bool
+	files   *filewatch.Set // of the watching goroutine, once it runs
+	failing string         // likewise; why the files cannot be used, "" if they can
+	counts  *fileCounts
+	stale   atomic.Bool
 
 	lifeMu sync.Mutex
 	cancel context.CancelFunc // guarded by lifeMu; not nil once started
@@ -78,20 +79,27 @@ func (s *Store) watch(ctx context.Context, report func(FileReport)) {
 	}
 }
 
-// look reads the files again if they have changed, and are not being changed at the moment.
+// look reads the files again if they have changed, and are not being changed at the moment. While they cannot be used, every look
+// tries again, as they may be good and only reading them failed; that is counted and reported once.
 func (s *Store) look(report func(FileReport)) {
 	if !s.files.Settled() {
 		return
 	}
 	changed, err := s.Refresh()
-	was := s.stale.Swap(err != nil)
+	was := s.failing
+	s.failing = ""
+	if err != nil {
+		s.failing = err.Error()
+		s.files.Again()
+	}
+	s.stale.Store(err != nil)
 	switch {
+	case s.failing == was && !changed:
+		return // written again as they were, or still bad
 	case err != nil:
 		s.counts.errors.Add(1)
 	case changed:
 		s.counts.reloads.Add(1)
-	case !was:
-		return // written again as they were
 	}
 	report(FileReport{Err: err})
 }
