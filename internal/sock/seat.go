@@ -12,7 +12,12 @@ import (
 //
 // Whoever owns the connection owns its seat; the occupant changes only between
 // calls on the tls.Conn.
-type Seat struct{ net.Conn }
+type Seat struct {
+	net.Conn
+	// Note is what the caller keeps of the connection over parking and tunnels. It does not change once
+	// the handshake is over.
+	Note any
+}
 
 // vacant is the occupant of a seat whose connection is parked.
 type vacant struct{}

@@ -132,6 +132,7 @@ type Info struct {
 	TLS     bool
 	Partial bool
 	Rest    int // bytes in Conn.Rest
+	Note    any // of Conn.Seat
 }
 
 // Options are a lot's; both fields are required.

@@ -81,7 +81,7 @@ func TestComesBackAsGiven(t *testing.T) {
 
 			info := Info{
 				given.ID, given.FD, given.Peer, given.Owner, given.Phase, given.Since, given.Served, given.Parked, given.Until,
-				given.TLS != nil, given.Partial, len(given.Rest),
+				given.TLS != nil, given.Partial, len(given.Rest), nil,
 			}
 			r.Each(func(got Info) bool {
 				if got != info {

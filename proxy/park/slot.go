@@ -67,6 +67,14 @@ type secure struct {
 	seat *sock.Seat
 }
 
+// note is what the caller keeps with the connection.
+func (s secure) note() any {
+	if s.seat == nil {
+		return nil
+	}
+	return s.seat.Note
+}
+
 // part is what a connection within a request keeps.
 type part struct {
 	bytes []byte
@@ -162,6 +170,7 @@ func (c *chunk) info(i int) Info {
 	return Info{
 		ID: s.id, FD: int(s.fd), Peer: s.peer(), Owner: s.owner, Phase: s.phase, Since: s.since, Served: s.served,
 		Parked: time.Duration(s.parked), Until: c.deadline(i), TLS: c.secure(i).conn != nil, Partial: s.marks&isPartial != 0, Rest: len(c.restOf(i)),
+		Note: c.secure(i).note(),
 	}
 }
 

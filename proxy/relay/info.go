@@ -20,6 +20,7 @@ type Info struct {
 	Queued              int // bytes that wait for a side to take them
 	ToClient, ToBackend Flow
 	Draining            bool // chosen by a drain, or about to close
+	Note                any  // of the client's seat
 }
 
 // Stats are sums over all tunnels, open and ended, no older than a tick of the loops.
@@ -68,6 +69,11 @@ func (lp *loop) describe(page int) []Info {
 				LastActive: now.Add(s.last - lp.now), Labels: lp.labels.entries[s.labels].key, Mode: lp.policyOf(s).Mode,
 				ClientFD: int(s.fd[client]), Queued: lp.waiting(s, client) + lp.waiting(s, backend),
 				Draining: s.flags&(draining|closing) != 0,
+			}
+			if s.tls != 0 {
+				if seat := lp.secure.get(s.tls).seat[client]; seat != nil {
+					info.Note = seat.Note
+				}
 			}
 			info.ToClient, info.ToBackend = lp.flows(s)
 			found = append(found, info)
