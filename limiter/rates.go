@@ -101,9 +101,6 @@ func (s *rateSet) refill(latest time.Duration) {
 	}
 }
 
-// Limited reports whether there is a limit.
-func (r *Rates) Limited() bool { return r.plan.Load() != nil }
-
 // Displaced returns how often a key took over the bucket of another that was not full, since the start. Where
 // that is often, there are too few Keys for the clients.
 func (r *Rates) Displaced() uint64 { return r.displaced.Load() }
