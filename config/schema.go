@@ -412,7 +412,7 @@ type Rewrite struct {
 }
 
 // HeaderOps changes header fields: remove, then set, then add. Values may hold variables: ${client_addr} ${client_port} ${host} ${scheme} ${method}
-// ${path} ${query} ${uri} ${request_id} ${route} ${upstream} ${backend} ${listener} ${tls_version} ${tls_cipher} ${tls_server_name} ${header:NAME} ${cookie:NAME}
+// ${path} ${query} ${uri} ${request_id} ${route} ${upstream} ${backend} ${listener} ${tls_version} ${tls_cipher} ${tls_server_name} ${tls_ja4} ${header:NAME} ${cookie:NAME}
 // and captures $1 … $9 and ${name}. A "$$" is a dollar sign.
 type HeaderOps struct {
 	// Remove every field of these names.

@@ -32,6 +32,7 @@ var requestVariables = []variable{
 	{"tls_version", "TLS version, such as TLSv1.3; empty without TLS."},
 	{"tls_cipher", "Cipher suite; empty without TLS."},
 	{"tls_server_name", "Server name that the client asked for (SNI); empty without TLS."},
+	{"tls_ja4", "JA4 fingerprint of the client; empty without TLS, and unless the listener has `tls.ja4`."},
 }
 
 // logVariables are known to log.access.format as well.

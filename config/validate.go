@@ -20,6 +20,7 @@ type validator struct {
 
 func (v *validator) validate() {
 	v.listeners()
+	v.handshakes()
 	v.admin()
 	v.clients()
 	v.tunnels()

@@ -57,7 +57,8 @@ type clientConn struct {
 
 	// Shared with the sweep, the admin API and drain.
 	state  atomic.Uint32
-	served atomic.Bool // it has had a request and is idle since
+	note   atomic.Pointer[tlsNote] // of seat, once the handshake is over
+	served atomic.Bool             // it has had a request and is idle since
 
 	shaking atomic.Bool // in its handshake: it may wait in the lot
 
@@ -80,7 +81,7 @@ const (
 )
 
 // tlsFacts describe the client's TLS session for logs and headers.
-type tlsFacts struct{ version, cipher, serverName string }
+type tlsFacts struct{ version, cipher, serverName, ja4 string }
 
 const firstBuffer = 4 << 10
 

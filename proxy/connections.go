@@ -25,6 +25,7 @@ type connView struct {
 	requests int
 	queued   int
 	inspect  func(f func(fd int)) bool
+	note     any         // of its seat, once its handshake is over
 	tunnel   *relay.Info // nil for others
 }
 
@@ -36,6 +37,7 @@ type connStatus struct {
 	State    string  `json:"state"`
 	Age      float64 `json:"age_seconds"`
 	Requests int     `json:"requests,omitempty"`
+	JA4      string  `json:"tls_ja4,omitempty"`
 	// Of tunnels.
 	Route     string  `json:"route,omitempty"`
 	Upstream  string  `json:"upstream,omitempty"`
@@ -77,16 +79,20 @@ func (g *Gateway) each(f func(*connView)) {
 }
 
 func (c *clientConn) view() *connView {
-	return &connView{
+	v := &connView{
 		id: c.id, listener: c.ln.name, peer: c.peer, state: meter.ConnState(c.state.Load()),
 		since: c.since, inspect: c.sk.Inspect,
 	}
+	if n := c.note.Load(); n != nil {
+		v.note = n
+	}
+	return v
 }
 
 func (g *Gateway) parkedView(i *park.Info) *connView {
 	v := &connView{
 		id: i.ID, listener: g.listener(i.Owner).name, peer: i.Peer, state: stateOf(i.Phase),
-		since: time.Unix(0, i.Since), requests: int(i.Served), inspect: look(i.FD),
+		since: time.Unix(0, i.Since), requests: int(i.Served), inspect: look(i.FD), note: i.Note,
 	}
 	if i.Phase == park.Linger {
 		v.requests = 0
@@ -101,7 +107,7 @@ func tunnelView(i *relay.Info) *connView {
 	}
 	return &connView{
 		id: i.ID, listener: i.Labels.Listener, peer: i.Peer, state: state, since: i.Since, queued: i.Queued,
-		inspect: look(i.ClientFD), tunnel: i,
+		inspect: look(i.ClientFD), note: i.Note, tunnel: i,
 	}
 }
 
@@ -130,6 +136,9 @@ func (v *connView) status(now time.Time) *connStatus {
 	st := &connStatus{
 		ID: v.id, Listener: v.listener, Peer: peerText(v.peer), State: v.state.String(), Age: now.Sub(v.since).Seconds(),
 		Requests: v.requests, Queued: v.queued,
+	}
+	if n, ok := v.note.(*tlsNote); ok {
+		st.JA4 = n.ja4
 	}
 	if t := v.tunnel; t != nil {
 		st.Route, st.Upstream, st.Backend, st.Mode = t.Labels.Route, t.Labels.Upstream, t.Labels.Backend, t.Mode.String()

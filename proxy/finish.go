@@ -42,7 +42,7 @@ func (x *Exchange) logAccess(now time.Time) {
 		Reason: x.ended, Attempts: x.att.number,
 		Route: x.rt.name, Upstream: x.rt.upstreamName(), Backend: x.backendAddr(),
 		Listener: x.c.ln.name, Scheme: x.scheme(),
-		TLSVersion: x.c.facts.version, TLSCipher: x.c.facts.cipher, TLSServerName: x.c.facts.serverName,
+		TLSVersion: x.c.facts.version, TLSCipher: x.c.facts.cipher, TLSServerName: x.c.facts.serverName, TLSJA4: x.c.facts.ja4,
 	}
 	if len(x.req.Raw) > 0 {
 		rec.Method, rec.Host, rec.Path, rec.Query = x.req.Method(), x.req.Host(), x.req.Path(), x.req.Query()

@@ -33,6 +33,7 @@ type Gateway struct {
 	registry *upstream.Registry
 	conns    *limiter.Conns
 	gate     *limiter.Gate // admits requests to be served
+	rates    handshakeRates
 	version  string
 
 	// Connections without a worker, and who serves them when they wake. Where there is no
@@ -103,6 +104,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		sweeper:   sock.NewSweeper(),
 		conns:     limiter.NewConns(cfg.Connections),
 		gate:      limiter.NewGate(gateLimits(cfg)),
+		rates:     newHandshakeRates(&cfg.Handshakes),
 		listeners: map[string]*listener{},
 		quit:      make(chan struct{}),
 
@@ -211,6 +213,7 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	g.registry.KeepTags(snap.tags()...)
 	g.conns.SetOptions(cfg.Connections)
 	g.gate.SetLimits(gateLimits(cfg))
+	g.rates.setOptions(&cfg.Handshakes, g.now())
 	g.workers.setLimit(crewSize(cfg))
 	g.handshakes.setOptions(cfg)
 	g.setTunnelCaps(snap)

@@ -27,7 +27,10 @@ func (c *clientConn) handshake() bool {
 	c.setState(meter.Handshaking)
 	limit := c.gw.CurrentConfig().Timeouts.Handshake
 	c.sk.ArmRead(max(limit-time.Since(c.since), time.Millisecond)) // the wait for the first byte is a part of it
-	err := c.tls.HandshakeContext(c.shake.facts.Context())
+	err := c.admitsHandshake()
+	if err == nil {
+		err = c.tls.HandshakeContext(c.shake.facts.Context())
+	}
 	c.sk.ArmRead(0)
 	gaveWay := c.shake.pass.GaveWay()
 	c.endShake()
@@ -47,7 +50,7 @@ func (c *clientConn) handshake() bool {
 	case c.sk.Interrupted().Has(sock.ReadExpired):
 		failure = tlsterm.TimedOut
 	}
-	c.gw.handshakeFailed(failure, c.ln, c.peer, err)
+	c.gw.handshakeFailed(failure, c.ln, c.peer, c.seat.Note, err)
 	if tlsterm.PlainHTTP(err) {
 		c.end = reason.PlainOnTLS
 		c.answerPlain(err)
@@ -73,10 +76,13 @@ var tlsEvents = func() (events []string) {
 	return events
 }()
 
-// handshakeFailed counts and logs a handshake that failed; err may be nil.
-func (g *Gateway) handshakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPort, err error) {
+// handshakeFailed counts and logs a handshake that failed; note and err may be nil.
+func (g *Gateway) handshakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPort, note any, err error) {
 	g.tlsFailures[f].Add(1)
 	if e := g.log.Event(infoLevel, tlsEvents[f]); e != nil {
+		if n, ok := note.(*tlsNote); ok {
+			e = e.Str("ja4", n.ja4)
+		}
 		e.Stringer("reason", f).Str("client", peerText(peer)).Str("listen", ln.name).Err(err).Msg("TLS handshake failed")
 	}
 }
@@ -105,5 +111,9 @@ func (c *clientConn) noteTLS() {
 		version:    strings.Replace(tls.VersionName(st.Version), " ", "v", 1),
 		cipher:     tls.CipherSuiteName(st.CipherSuite),
 		serverName: st.ServerName,
+	}
+	if n, ok := c.seat.Note.(*tlsNote); ok {
+		c.facts.ja4 = n.ja4
+		c.note.Store(n)
 	}
 }

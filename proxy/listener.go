@@ -75,6 +75,9 @@ func (p *listenerPlan) add(l *config.Listener) error {
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", l.Listen, err)
 	}
+	if store != nil && store != prev {
+		store.OnJA4(p.g.fingerprinted)
+	}
 	if err := p.openTickets(store, prev); err != nil {
 		return fmt.Errorf("listener %s: %w", l.Listen, err)
 	}

@@ -36,6 +36,7 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_tls_handshakes_under_way", Type: "gauge", Labels: "state (queued, computing, ready, waiting)", Help: "TLS handshakes with clients: not begun, with a turn to compute, back from their client without one, waiting for their client."},
 	{Name: "tickgate_tls_handshake_turns", Type: "gauge", Help: "TLS handshakes that may compute at once (handshakes.concurrency)."},
 	{Name: "tickgate_tls_handshakes_queued_total", Type: "counter", Help: "TLS handshakes that had to wait for their first turn."},
+	{Name: "tickgate_tls_rate_displaced_total", Type: "counter", Labels: "key (client, ja4)", Help: "Clients and fingerprints that took over the account of another in the tables of handshakes.rate_per_client and rate_per_ja4, since there are more of them than the tables hold; they may get less than their rate."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, in Unix time."},
 	{Name: "tickgate_tls_files_reloads_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that were taken over between two reloads."},
 	{Name: "tickgate_tls_files_errors_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that could not be taken over."},
@@ -84,6 +85,8 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_failures_total{reason=%q}", f), g.tlsFailures[f].Load())
 	}
 	g.writeGateMetrics(w)
+	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="client"}`, g.rates.client.Displaced())
+	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="ja4"}`, g.rates.ja4.Displaced())
 	g.writeTicketMetrics(w)
 	g.writeCertificateMetrics(w)
 }

@@ -51,7 +51,7 @@ var internalError = []byte{21, 3, 3, 0, 2, 2, 80}
 // refuseHandshake ends a connection whose ClientHello nobody has looked at. It must not block.
 func (g *Gateway) refuseHandshake(p park.Conn, why tlsterm.Failure) {
 	sendLast(p.FD, internalError)
-	g.handshakeFailed(why, g.listener(p.Owner), p.Peer, nil)
+	g.handshakeFailed(why, g.listener(p.Owner), p.Peer, nil, nil)
 	g.closeParked(p, reason.TLSFailed)
 }
 

@@ -334,7 +334,7 @@ func (x *Exchange) stub() []byte {
 	}
 	facts := &x.c.facts
 	s = binary.LittleEndian.AppendUint64(s, uint64(x.start.UnixNano()))
-	for _, part := range [stubParts]string{string(x.id()), facts.version, facts.cipher, facts.serverName} {
+	for _, part := range [stubParts]string{string(x.id()), facts.version, facts.cipher, facts.serverName, facts.ja4} {
 		n := min(len(part), 255)
 		s = append(append(s, byte(n)), part[:n]...)
 	}
@@ -342,7 +342,7 @@ func (x *Exchange) stub() []byte {
 }
 
 // stubParts counts the strings before the head.
-const stubParts = 4
+const stubParts = 5
 
 // readStub returns the client and what the access log needs, nil if that is nothing.
 func readStub(e *relay.Ended) (client netip.AddrPort, line []byte) {
@@ -383,7 +383,7 @@ func logTunnel(access *accesslog.Logger, e *relay.Ended, client netip.AddrPort, 
 		Time: now, Duration: now.Sub(start), ClientAddr: client, Status: 101,
 		BytesSent: int64(e.ToClient.Bytes), BytesReceived: int64(e.ToBackend.Bytes), Reason: e.Reason, Attempts: 1,
 		Route: e.Labels.Route, Upstream: e.Labels.Upstream, Backend: e.Labels.Backend, Listener: e.Labels.Listener, Scheme: "http",
-		RequestID: []byte(parts[0]), TLSVersion: parts[1], TLSCipher: parts[2], TLSServerName: parts[3],
+		RequestID: []byte(parts[0]), TLSVersion: parts[1], TLSCipher: parts[2], TLSServerName: parts[3], TLSJA4: parts[4],
 		Method: x.req.Method(), Host: x.req.Host(), Path: x.req.Path(), Query: x.req.Query(), Target: x.req.Target(), Proto: proto[x.req.Minor&1],
 		Referer: x.req.Get(h1.Referer), UserAgent: x.req.Get(h1.UserAgent), Header: x.lookup,
 	}

@@ -96,6 +96,7 @@ var variables = map[string]func(x *Exchange, dst []byte) []byte{
 	"tls_server_name": func(x *Exchange, dst []byte) []byte {
 		return append(dst, x.c.facts.serverName...)
 	},
+	"tls_ja4": func(x *Exchange, dst []byte) []byte { return append(dst, x.c.facts.ja4...) },
 }
 
 // appendURI appends path and the request's query, if it has one.

@@ -236,6 +236,10 @@ func (g *Gateway) wake(p park.Conn, why park.Why) {
 			g.place(p) // the kernel tells when there is enough
 			return
 		}
+		if !g.rates.client.AllowAddr(p.Peer.Addr(), g.now()) {
+			g.refuseHandshake(p, tlsterm.RateLimited)
+			return
+		}
 		g.handshakes.gate.Enter(p)
 		return
 	}
@@ -253,7 +257,7 @@ func (g *Gateway) whyClosed(p *park.Conn, why park.Why) reason.Reason {
 		return reason.KilledByUser
 	}
 	if p.Phase == park.Fresh && g.listener(p.Owner).tls.Load() != nil {
-		g.handshakeFailed(tlsterm.TimedOut, g.listener(p.Owner), p.Peer, nil)
+		g.handshakeFailed(tlsterm.TimedOut, g.listener(p.Owner), p.Peer, nil, nil)
 		return reason.TLSFailed
 	}
 	limit := g.snap.Load().cfg.Limits.MaxConnAge

@@ -29,6 +29,8 @@ const (
 	GateFull                        // refused unseen: more handshakes than handshakes.queue waited for their turn
 	GateTimeout                     // refused unseen: no turn came within handshakes.queue_timeout
 	GaveWay                         // more than handshakes.max were under way, and this one had waited longest for its client
+	RateLimited                     // more handshakes from its address than handshakes.rate_per_client
+	RateLimitedJA4                  // more handshakes with its fingerprint than handshakes.rate_per_ja4
 	Other                           // a handshake that is well-formed but not acceptable
 	numFailures
 )
@@ -46,6 +48,8 @@ var failureWords = [numFailures]string{
 	GateFull:         "gate_full",
 	GateTimeout:      "gate_timeout",
 	GaveWay:          "gave_way",
+	RateLimited:      "rate_limited",
+	RateLimitedJA4:   "rate_limited_ja4",
 	Other:            "other",
 }
 
@@ -82,9 +86,20 @@ var texts = []struct {
 	{"tls: no certificates configured", UnknownName},
 }
 
+// What refuses a handshake for its rate.
+var (
+	ErrRateLimited    = errors.New("tls: more handshakes from this address than handshakes.rate_per_client")
+	ErrRateLimitedJA4 = errors.New("tls: more handshakes with this fingerprint than handshakes.rate_per_ja4")
+)
+
 // FailureReason classifies the error of a server's Handshake.
 func FailureReason(err error) Failure {
-	if isTimeout(err) {
+	switch {
+	case errors.Is(err, ErrRateLimited):
+		return RateLimited
+	case errors.Is(err, ErrRateLimitedJA4):
+		return RateLimitedJA4
+	case isTimeout(err):
 		return TimedOut
 	}
 	if PlainHTTP(err) {

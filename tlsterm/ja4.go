@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
+	"net"
 	"slices"
 )
 
@@ -66,6 +67,21 @@ func JA4(hello *tls.ClientHelloInfo) string {
 	out = append(append(out, '_'), suiteSum[:]...)
 	out = append(append(out, '_'), extensionSum[:]...)
 	return string(out)
+}
+
+// OnJA4 has f told of the fingerprint of every client, if the options ask for it, with the connection that was given to tls.Server.
+// It is called in the handshake, before anything is computed for it but the fingerprint; an error refuses the client, with the
+// alert internal_error. f must be set before the first handshake, and must not wait.
+func (s *Store) OnJA4(f func(conn net.Conn, ja4 string) error) { s.live.onJA4 = f }
+
+// fingerprinted is tls.Config.GetConfigForClient with the option ja4.
+func (l *live) fingerprinted(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if l.onJA4 != nil {
+		if err := l.onJA4(hello.Conn, JA4(hello)); err != nil {
+			return nil, err
+		}
+	}
+	return l.configFor(hello)
 }
 
 // Extensions of a ClientHello that JA4 looks at.

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tickgate/internal/selfsigned"
 )
 
 // Fingerprints that others have published, with what they were made of: captures of the JA4 project (python/test/testdata)
@@ -134,7 +136,7 @@ func TestJA4RealClients(t *testing.T) {
 			t.Errorf("%s: %s, the test's own reading gives %s, want %s", name, got, independentJA4(record), want)
 		}
 	}
-	own := goHello(t)
+	own := helloOf(t, &tls.Config{ServerName: "example.com", NextProtos: []string{"http/1.1"}})
 	if got, want := ja4Of(t, own), independentJA4(own); got != want {
 		t.Errorf("Go: %s, the test's own reading gives %s", got, want)
 	}
@@ -206,7 +208,7 @@ func FuzzJA4(f *testing.F) {
 		}
 		f.Add(record)
 	}
-	f.Add(goHello(f))
+	f.Add(helloOf(f, &tls.Config{ServerName: "example.com", NextProtos: []string{"http/1.1"}}))
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		got, ok := serverJA4(sent)
 		if !ok {
@@ -260,11 +262,11 @@ func chromeInfo(t testing.TB) (info *tls.ClientHelloInfo) {
 	return info
 }
 
-// goHello is what a client of crypto/tls sends.
-func goHello(t testing.TB) []byte {
+// helloOf is what a client of crypto/tls sends.
+func helloOf(t testing.TB, client *tls.Config) []byte {
 	t.Helper()
 	conn := &feed{in: bytes.NewReader(nil)}
-	if err := tls.Client(conn, &tls.Config{ServerName: "example.com", NextProtos: []string{"http/1.1"}}).Handshake(); err == nil {
+	if err := tls.Client(conn, client).Handshake(); err == nil {
 		t.Fatal("a handshake with nobody succeeds")
 	}
 	return conn.out.Bytes()
@@ -476,4 +478,50 @@ func ja4Of12(list string) string {
 		return "000000000000"
 	}
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(list)))[:12]
+}
+
+func TestOnJA4(t *testing.T) {
+	o := Options{
+		Certificates: []Certificate{files(t, selfsigned.ECDSA, "example.com")}, JA4: true,
+		Policies: []Policy{{Names: []string{"new.example"}, MinVersion: "1.3"}},
+	}
+	s := mustLoad(t, &o, nil)
+	refused := ""
+	var seen []string
+	s.OnJA4(func(conn net.Conn, ja4 string) error {
+		if conn == nil {
+			t.Error("no connection is told of")
+		}
+		seen = append(seen, ja4)
+		if ja4 == refused {
+			return ErrRateLimitedJA4
+		}
+		return nil
+	})
+	client := anyCert("example.com")
+	if _, serverErr, clientErr := connect(t, s, client); serverErr != nil || clientErr != nil {
+		t.Fatalf("%v, %v", serverErr, clientErr)
+	}
+	want := ja4Of(t, helloOf(t, client))
+	if !slices.Equal(seen, []string{want}) {
+		t.Errorf("told of %q, want %s once", seen, want)
+	}
+	refused = want
+	_, serverErr, clientErr := connect(t, s, client)
+	if FailureReason(serverErr) != RateLimitedJA4 || clientErr == nil || clientErr.Error() != "remote error: tls: internal error" {
+		t.Errorf("a refused client: %v, %v", serverErr, clientErr)
+	}
+	// Policies by name still hold.
+	old := anyCert("new.example")
+	old.MaxVersion = tls.VersionTLS12
+	if _, serverErr, _ := connect(t, s, old); serverErr == nil || FailureReason(serverErr) != NoSharedVersion {
+		t.Errorf("TLS 1.2 where a policy wants 1.3: %v", serverErr)
+	}
+	// Off, nothing is worked out.
+	seen, o.JA4 = nil, false
+	off := mustLoad(t, &o, s)
+	off.OnJA4(func(net.Conn, string) error { return ErrRateLimitedJA4 })
+	if _, serverErr, clientErr := connect(t, off, client); serverErr != nil || clientErr != nil {
+		t.Errorf("off: %v, %v", serverErr, clientErr)
+	}
 }

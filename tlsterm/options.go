@@ -36,6 +36,9 @@ type Options struct {
 	// Time between looks at the files of certificates, keys and lists: one that has changed is read again without a reload, and a bad one leaves the
 	// last good one in use. 0s looks at a reload only.
 	Watch time.Duration `yaml:"watch" default:"1s" min:"0s"`
+	// Work out the JA4 fingerprint of every client's ClientHello, for ${tls_ja4}, the admin API and handshakes.rate_per_ja4. It costs
+	// some microseconds a handshake and 100 bytes a connection.
+	JA4 bool `yaml:"ja4" default:"false"`
 	// Write the secrets of every session to this file, in the format of NSS and Wireshark. Who reads it can decrypt the traffic.
 	InsecureKeyLogFile string `yaml:"insecure_key_log_file" file:"true"`
 }
@@ -89,4 +92,15 @@ type HandshakeOptions struct {
 	Queue int `yaml:"queue" default:"1024" min:"1" max:"1000000"`
 	// A handshake that waits longer than this for its turn is refused.
 	QueueTimeout time.Duration `yaml:"queue_timeout" default:"1s" min:"1ms"`
+	// Handshakes per second that one client address (IPv6: one /64) may begin in the long run, over all listeners; 0 is no limit. One over it is
+	// refused before anything is computed for it. Resumed ones count as well. Set it above what many clients behind one address need.
+	RatePerClient int `yaml:"rate_per_client" default:"0" min:"0" max:"1000000"`
+	// Handshakes that one client address may begin at once after a pause; 0 is as many as rate_per_client.
+	BurstPerClient int `yaml:"burst_per_client" default:"0" min:"0" max:"1000000"`
+	// Handshakes per second that all clients of one JA4 fingerprint together may begin in the long run, over all listeners with `tls.ja4`; 0 is no
+	// limit. One over it is refused before the key exchange. Every user of one version of a browser has the same fingerprint, so this is to
+	// stop a tool that comes from many addresses: set it well above the busiest fingerprint that is wanted.
+	RatePerJA4 int `yaml:"rate_per_ja4" default:"0" min:"0" max:"1000000"`
+	// Handshakes that all clients of one JA4 fingerprint may begin at once after a pause; 0 is as many as rate_per_ja4.
+	BurstPerJA4 int `yaml:"burst_per_ja4" default:"0" min:"0" max:"1000000"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"reflect"
 	"slices"
@@ -43,7 +44,10 @@ type content struct {
 // live is what handshakes look up. It and the ticket keys are all that a tls.Config refers to, and with it
 // every connection accepted with it for as long as it is open, though it needs neither after its handshake: crypto/tls never
 // lets go of a Config. So renewed certificates are swapped here, and no connection keeps the old ones.
-type live struct{ atomic.Pointer[names] }
+type live struct {
+	atomic.Pointer[names]
+	onJA4 func(conn net.Conn, ja4 string) error // nil, or set before the first handshake
+}
 
 // names is which certificates answer to which name, and by which rules. It is never changed.
 type names struct {
@@ -106,6 +110,9 @@ func Load(o *Options, prev *Store) (*Store, error) {
 			s.rules.add(name, c)
 		}
 		s.config.GetConfigForClient = s.live.configFor
+	}
+	if s.opts.JA4 {
+		s.config.GetConfigForClient = s.live.fingerprinted
 	}
 	s.publish(next)
 	return s, nil

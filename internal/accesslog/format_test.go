@@ -53,6 +53,7 @@ func sample() *Record {
 		TLSVersion:    "1.3",
 		TLSCipher:     "TLS_AES_128_GCM_SHA256",
 		TLSServerName: "example.com",
+		TLSJA4:        "t13d1516h2_8daaf6152771_e5627efa2ab1",
 	}
 }
 
@@ -74,7 +75,7 @@ func TestJSON(t *testing.T) {
 		`"method":"GET","host":"example.com","path":"/a%20b","query":"x=1","proto":"HTTP/1.1","status":502,"reason":"dial_failed",` +
 		`"bytes_sent":1024,"bytes_received":17,"duration":1.234567,"upstream_duration":0.001002,"attempts":2,"route":"api","upstream":"be",` +
 		`"backend":"10.0.0.1:80","request_id":"id-1","referer":"https://ref.example/","user_agent":"curl/8","tls_version":"1.3",` +
-		`"tls_cipher":"TLS_AES_128_GCM_SHA256","tls_server_name":"example.com"}`
+		`"tls_cipher":"TLS_AES_128_GCM_SHA256","tls_server_name":"example.com","tls_ja4":"t13d1516h2_8daaf6152771_e5627efa2ab1"}`
 	if got := format(t, "json", sample()); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -115,9 +116,10 @@ func TestTemplate(t *testing.T) {
 		"${time_iso8601}":                  iso,
 		"${client_addr} ${client_port}":    "192.0.2.7 4567",
 		"${duration} ${upstream_duration}": "1.234567 0.001002",
-		"${method} ${host} ${scheme} ${proto} ${request_id}":      "GET example.com https HTTP/1.1 id-1",
-		"${route} ${upstream} ${backend} ${listener} ${reason}":   "api be 10.0.0.1:80 :443 dial_failed",
-		"${tls_version} ${tls_cipher} ${tls_server_name}":         "1.3 TLS_AES_128_GCM_SHA256 example.com",
+		"${method} ${host} ${scheme} ${proto} ${request_id}":    "GET example.com https HTTP/1.1 id-1",
+		"${route} ${upstream} ${backend} ${listener} ${reason}": "api be 10.0.0.1:80 :443 dial_failed",
+		"${tls_version} ${tls_cipher} ${tls_server_name}":       "1.3 TLS_AES_128_GCM_SHA256 example.com",
+		"${tls_ja4}": "t13d1516h2_8daaf6152771_e5627efa2ab1",
 		"${bytes_sent} ${bytes_received} ${attempts}":             "1024 17 2",
 		"${referer} ${user_agent} ${remote_user} [${time_local}]": "https://ref.example/ curl/8 alice [02/Jan/2026:03:04:05 " + zone("-0700") + "]",
 		"\u00fcber ${request}":                                    "\u00fcber GET /a%20b?x=1 HTTP/1.1",
@@ -292,7 +294,7 @@ func FuzzNoInjection(f *testing.F) {
 			Method: s, Host: s, Path: s, Query: s, Proto: s, Target: s, Referer: s, UserAgent: s, RequestID: s,
 			Header: func([]byte) []byte { return s },
 			Route:  text, Upstream: text, Backend: text, Listener: text, Scheme: text,
-			TLSVersion: text, TLSCipher: text, TLSServerName: text,
+			TLSVersion: text, TLSCipher: text, TLSServerName: text, TLSJA4: text,
 		}
 		line := asJSON.Append(nil, r)
 		checkLine(t, line)

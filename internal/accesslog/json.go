@@ -49,6 +49,7 @@ func (f *Format) appendJSON(dst []byte, r *Record) []byte {
 	dst = appendText(dst, `,"tls_version":`, stringBytes(r.TLSVersion))
 	dst = appendText(dst, `,"tls_cipher":`, stringBytes(r.TLSCipher))
 	dst = appendText(dst, `,"tls_server_name":`, stringBytes(r.TLSServerName))
+	dst = appendText(dst, `,"tls_ja4":`, stringBytes(r.TLSJA4))
 	return append(dst, '}')
 }
 

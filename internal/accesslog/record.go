@@ -55,4 +55,5 @@ type Record struct {
 	TLSVersion    string
 	TLSCipher     string
 	TLSServerName string
+	TLSJA4        string
 }

@@ -38,6 +38,7 @@ const (
 	varTimeISO8601
 	varTimeLocal
 	varTLSCipher
+	varTLSJA4
 	varTLSServerName
 	varTLSVersion
 	varUpstream
@@ -72,6 +73,7 @@ var variables = map[string]variable{
 	"time_iso8601":      varTimeISO8601,
 	"time_local":        varTimeLocal,
 	"tls_cipher":        varTLSCipher,
+	"tls_ja4":           varTLSJA4,
 	"tls_server_name":   varTLSServerName,
 	"tls_version":       varTLSVersion,
 	"upstream":          varUpstream,
@@ -90,7 +92,7 @@ func (f *Format) appendVariable(dst []byte, p *part, r *Record) []byte {
 		return f.clock.appendLocal(dst, r.Time)
 	case varAttempts, varBytesReceived, varBytesSent, varClientPort, varDuration, varStatus, varUpstreamDuration:
 		return appendNumber(dst, p.variable, r)
-	case varBackend, varListener, varReason, varRoute, varScheme, varTLSCipher, varTLSServerName, varTLSVersion, varUpstream:
+	case varBackend, varListener, varReason, varRoute, varScheme, varTLSCipher, varTLSJA4, varTLSServerName, varTLSVersion, varUpstream:
 		return appendWord(dst, p.variable, r)
 	case varClientAddr:
 		return appendAddr(dst, r.ClientAddr.Addr())
@@ -171,6 +173,8 @@ func appendWord(dst []byte, v variable, r *Record) []byte {
 		word = r.Scheme
 	case varTLSCipher:
 		word = r.TLSCipher
+	case varTLSJA4:
+		word = r.TLSJA4
 	case varTLSServerName:
 		word = r.TLSServerName
 	case varTLSVersion:
