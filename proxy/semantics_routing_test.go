@@ -286,4 +286,6 @@ func TestTrusts(t *testing.T) {
 	f("10.0.0.0/8", "unix", false)
 	f("unix", "unix", true)
 	f("unix", "127.0.0.1", false)
+	f("fe80::/10", "fe80::1%lo", true) // the zone of a link-local peer is no part of its address
+	f("fe80::/10", "fec0::1%lo", false)
 }

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"tickgate/config"
 	"tickgate/internal/h1"
@@ -28,8 +27,7 @@ type Snapshot struct {
 
 	reqLimits     h1.Limits
 	resLimits     h1.Limits
-	trustedNets   []netip.Prefix
-	trustUnix     bool
+	trustedPeers  peerList
 	requestIDName []byte
 
 	requestIDField h1.FieldID // of requestIDName
@@ -97,44 +95,15 @@ func (s *Snapshot) collectRewritten() {
 	}
 }
 
-func (s *Snapshot) parseTrusted(list []string) error {
-	for _, t := range list {
-		if t == "unix" {
-			s.trustUnix = true
-			continue
-		}
-		p, err := parsePrefix(t)
-		if err != nil {
-			return fmt.Errorf("forwarding.trusted_proxies: %w", err)
-		}
-		s.trustedNets = append(s.trustedNets, p)
+func (s *Snapshot) parseTrusted(list []string) (err error) {
+	if s.trustedPeers, err = newPeerList(list); err != nil {
+		return fmt.Errorf("forwarding.trusted_proxies: %w", err)
 	}
 	return nil
 }
 
-func parsePrefix(s string) (netip.Prefix, error) {
-	if strings.Contains(s, "/") {
-		return netip.ParsePrefix(s)
-	}
-	a, err := netip.ParseAddr(s)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	return netip.PrefixFrom(a, a.BitLen()), nil
-}
-
 // trusts reports whether a is a trusted proxy; the zero Addr is a Unix socket.
-func (s *Snapshot) trusts(a netip.Addr) bool {
-	if !a.IsValid() {
-		return s.trustUnix
-	}
-	for _, p := range s.trustedNets {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
+func (s *Snapshot) trusts(a netip.Addr) bool { return s.trustedPeers.has(a) }
 
 // route compiles one route.
 func (b *builder) route(r *config.Route, index int) (*route, error) {
