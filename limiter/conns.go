@@ -109,6 +109,15 @@ func (c *Conns) Acquire(addr netip.Addr) Verdict {
 	return OK
 }
 
+// Claim counts a connection that was acquired for the zero addr as one of addr's client from now
+// on, so that the Release has to be for addr. It says OK or TooManyPerClient; then nothing changes.
+func (c *Conns) Claim(addr netip.Addr) Verdict {
+	if addr.IsValid() && !c.acquireClient(clientKey(addr)) {
+		return TooManyPerClient
+	}
+	return OK
+}
+
 // acquireAny loops instead of adding and taking back, since a refused connection
 // counted for a moment could push out one that has a place.
 func (c *Conns) acquireAny() bool {

@@ -61,6 +61,27 @@ func TestConnsSteps(t *testing.T) {
 	}
 }
 
+// A connection whose client is known only later counts in all from the beginning.
+func TestConnsClaim(t *testing.T) {
+	c := NewConns(Connections{Max: 3, MaxPerClient: 1})
+	f := func(step int, got, want Verdict, open, from int) {
+		t.Helper()
+		if got != want || c.Open() != open || c.OpenFrom(parseAddr("192.0.2.1")) != from {
+			t.Fatalf("step %d: %s, %d open, %d from the client, want %s, %d, %d",
+				step, got, c.Open(), c.OpenFrom(parseAddr("192.0.2.1")), want, open, from)
+		}
+	}
+	f(1, c.Acquire(netip.Addr{}), OK, 1, 0)
+	f(2, c.Acquire(netip.Addr{}), OK, 2, 0)
+	f(3, c.Claim(parseAddr("192.0.2.1")), OK, 2, 1)
+	f(4, c.Claim(parseAddr("192.0.2.1")), TooManyPerClient, 2, 1)
+	f(5, c.Acquire(parseAddr("192.0.2.1")), TooManyPerClient, 2, 1)
+	f(6, c.Claim(netip.Addr{}), OK, 2, 1) // a client on a Unix socket
+	c.Release(netip.Addr{})
+	c.Release(parseAddr("192.0.2.1"))
+	f(7, OK, OK, 0, 0)
+}
+
 func TestConnsSameClient(t *testing.T) {
 	f := func(a, b string, want bool) {
 		t.Helper()
