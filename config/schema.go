@@ -102,6 +102,8 @@ type Listener struct {
 	Listen string `yaml:"listen" required:"true"`
 	// Terminate TLS here.
 	TLS *tlsterm.Options `yaml:"tls"`
+	// Take the client's address from a PROXY header, version 1 or 2, that a proxy in front sends before the first byte of TLS or HTTP.
+	ProxyProtocol *ProxyProtocol `yaml:"proxy_protocol"`
 	// Sockets that share the address with SO_REUSEPORT, each with its own accept loop; 0 is one for each processor. Unix sockets have one.
 	Acceptors int `yaml:"acceptors" default:"0" min:"0" max:"256"`
 	// Connections that the kernel completes before they are accepted; bounded by net.core.somaxconn.
@@ -119,6 +121,17 @@ type Listener struct {
 	Share bool `yaml:"share" default:"false"`
 	// Permissions of a Unix socket, octal.
 	SocketMode string `yaml:"socket_mode" default:"0660"`
+}
+
+// ProxyProtocol says which proxies in front of a listener are believed about whose connection it is. For everything here, that client takes the
+// proxy's place: limits, logs, ${client_addr}, X-Forwarded-For and forwarding.trusted_proxies, which judges the client of the header.
+type ProxyProtocol struct {
+	// Addresses (CIDR or single; "unix" for Unix sockets) of the proxies. The bytes of anyone else are never taken as a header.
+	From []string `yaml:"from" required:"true"`
+	// Longest wait for the whole header, from accept. timeouts.handshake (without TLS: timeouts.head) goes on meanwhile and bounds it too.
+	Timeout time.Duration `yaml:"timeout" default:"5s" min:"1ms"`
+	// Close a connection from these addresses that does not begin with a header. Without it, one is a client of its own.
+	Required bool `yaml:"required" default:"true"`
 }
 
 // Limits bounds what a client may send.

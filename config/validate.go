@@ -144,23 +144,28 @@ func (v *validator) clients() {
 // forwarding judges what is told to backends.
 func (v *validator) forwarding() {
 	f := &v.cfg.Forwarding
-	for i, text := range f.TrustedProxies {
-		path := fmt.Sprintf("forwarding.trusted_proxies[%d]", i)
+	v.peers("forwarding.trusted_proxies", f.TrustedProxies)
+	if name := f.RequestIDHeader; name != "" {
+		v.headerName("forwarding.request_id_header", name, false)
+	}
+}
+
+// peers judges a list of proxies that are believed about their clients.
+func (v *validator) peers(path string, list []string) {
+	for i, text := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
 		if text == "unix" {
 			continue
 		}
 		prefix, err := parsePrefix(text)
 		switch {
 		case err != nil:
-			v.wrong(path, text, `an address, a CIDR such as 10.0.0.0/8, or "unix"`)
+			v.wrong(at, text, wantPeers)
 		case prefix.Bits() == 0:
-			v.warn(path, "every client is believed about its own address")
+			v.warn(at, "every client is believed about its own address")
 		case prefix.Masked() != prefix:
-			v.warn(path, "has bits beyond its length and means %s", prefix.Masked())
+			v.warn(at, "has bits beyond its length and means %s", prefix.Masked())
 		}
-	}
-	if name := f.RequestIDHeader; name != "" {
-		v.headerName("forwarding.request_id_header", name, false)
 	}
 }
 

@@ -8,6 +8,9 @@ import (
 // wantListen says what the address of a listener looks like.
 const wantListen = `host:port such as ":443" or "127.0.0.1:8080", or "unix:/path"`
 
+// wantPeers says what an entry of a list of peers looks like.
+const wantPeers = `an address, a CIDR such as 10.0.0.0/8, or "unix"`
+
 // listeners judges the addresses that clients connect to.
 func (v *validator) listeners() {
 	if len(v.cfg.Listeners) == 0 && !v.isBroken("listeners") {
@@ -61,6 +64,31 @@ func (v *validator) listener(path string, l *Listener, a boundAddress) {
 	}
 	if l.TLS != nil {
 		v.listenerTLS(path+".tls", l.TLS)
+	}
+	if l.ProxyProtocol != nil {
+		v.proxyProtocol(path+".proxy_protocol", l, a)
+	}
+}
+
+// proxyProtocol judges whose PROXY headers a listener believes.
+func (v *validator) proxyProtocol(path string, l *Listener, a boundAddress) {
+	o := l.ProxyProtocol
+	v.peers(path+".from", o.From)
+	for i, text := range o.From {
+		at := fmt.Sprintf("%s.from[%d]", path, i)
+		switch {
+		case text == "unix" && a.unix == "":
+			v.warn(at, "has no effect: this is not a Unix socket")
+		case text != "unix" && a.unix != "":
+			v.warn(at, "has no effect: the peers of a Unix socket are \"unix\"")
+		}
+	}
+	name, limit := "head", v.cfg.Timeouts.Head
+	if l.TLS != nil {
+		name, limit = "handshake", v.cfg.Timeouts.Handshake
+	}
+	if v.isSet(path+".timeout") && o.Timeout > limit {
+		v.warn(path+".timeout", "has no effect above timeouts.%s (%s)", name, durationText(limit))
 	}
 }
 

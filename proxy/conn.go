@@ -351,6 +351,7 @@ func (c *clientConn) headLate(snap *Snapshot) bool {
 // refuse answers a head that the parser did not accept, and ends the connection:
 // where the next request would begin is unknown.
 func (c *clientConn) refuse(snap *Snapshot, r reason.Reason) {
+	c.strayPreface(c.in[c.r:c.w])
 	c.x.begin(snap)
 	c.x.keepAlive = false
 	c.x.ended = r

@@ -13,6 +13,7 @@ import (
 	"tickgate/internal/errlog"
 	"tickgate/internal/gctune"
 	"tickgate/internal/meter"
+	"tickgate/internal/preface"
 	"tickgate/internal/sock"
 	"tickgate/internal/watchdog"
 	"tickgate/limiter"
@@ -52,6 +53,7 @@ type Gateway struct {
 	watchdog *watchdog.Watchdog
 
 	tlsFailures []atomic.Uint64 // by tlsterm.Failure
+	prefaces    prefaceCounts
 	started     time.Time
 
 	snap       atomic.Pointer[Snapshot]
@@ -115,6 +117,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 
 		tlsFailures: make([]atomic.Uint64, len(tlsterm.Failures())),
 	}
+	g.prefaces.failures = make([]atomic.Uint64, len(preface.Failures()))
 	g.workers = newCrew(crewSize(cfg), g.visit, g.sweeper.Urge, g.clock)
 	g.handshakes = g.newHandshakes(cfg)
 	if err := g.startLoops(cfg); err != nil {

@@ -51,6 +51,7 @@ func (c *clientConn) handshake() bool {
 		failure = tlsterm.TimedOut
 	}
 	c.gw.handshakeFailed(failure, c.ln, c.peer, c.seat.Note, err)
+	c.strayRecord(err)
 	if tlsterm.PlainHTTP(err) {
 		c.end = reason.PlainOnTLS
 		c.answerPlain(err)

@@ -30,10 +30,11 @@ type listener struct {
 	sockets []net.Listener
 	meter   *meter.Conns
 
-	tls  atomic.Pointer[tls.Config] // nil for plain
-	max  atomic.Int64               // open connections; 0 is no limit
-	gone atomic.Bool                // removed: its connections close after their request
-	open atomic.Int64
+	tls     atomic.Pointer[tls.Config]   // nil for plain
+	preface atomic.Pointer[prefaceRules] // nil without proxy_protocol
+	max     atomic.Int64                 // open connections; 0 is no limit
+	gone    atomic.Bool                  // removed: its connections close after their request
+	open    atomic.Int64
 
 	retired atomic.Bool // and accepts no more
 	index   uint32      // in Gateway.byIndex; set before start
@@ -71,6 +72,10 @@ func (p *listenerPlan) add(l *config.Listener) error {
 	if old != nil {
 		prev = old.store
 	}
+	rules, err := newPrefaceRules(l.ProxyProtocol)
+	if err != nil {
+		return fmt.Errorf("listener %s: %w", l.Listen, err)
+	}
 	store, conf, err := loadTLS(l, prev)
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", l.Listen, err)
@@ -86,6 +91,7 @@ func (p *listenerPlan) add(l *config.Listener) error {
 		p.change = append(p.change, func() {
 			old.store = store
 			old.tls.Store(conf)
+			old.preface.Store(rules)
 			old.max.Store(int64(l.MaxConnections))
 		})
 		return nil
@@ -100,6 +106,7 @@ func (p *listenerPlan) add(l *config.Listener) error {
 	}
 	ln := &listener{gw: p.g, name: l.Listen, cfg: *l, sockets: sockets, store: store, meter: p.g.meter.Listener(l.Listen)}
 	ln.tls.Store(conf)
+	ln.preface.Store(rules)
 	ln.max.Store(int64(l.MaxConnections))
 	p.opened = append(p.opened, ln)
 	p.next[l.Listen] = ln
@@ -122,6 +129,7 @@ func loadTLS(l *config.Listener, prev *tlsterm.Store) (*tlsterm.Store, *tls.Conf
 func sameSockets(a, b *config.Listener) bool {
 	x, y := *a, *b
 	x.TLS, y.TLS = nil, nil
+	x.ProxyProtocol, y.ProxyProtocol = nil, nil
 	x.MaxConnections, y.MaxConnections = 0, 0
 	return reflect.DeepEqual(x, y)
 }
@@ -252,57 +260,72 @@ func (ln *listener) acceptOne(s net.Listener) error {
 }
 
 // enter applies the connection caps. On true the connection is counted, and ended must
-// follow.
-func (ln *listener) enter(peer netip.AddrPort) bool {
+// follow. While its client is not known (phase park.Preface), counted is the zero Addr: nobody's.
+func (ln *listener) enter(peer netip.AddrPort, counted netip.Addr) bool {
 	g := ln.gw
-	if g.conns.Acquire(peer.Addr()) == limiter.OK {
+	if g.conns.Acquire(counted) == limiter.OK {
 		if limit := ln.max.Load(); ln.open.Add(1) <= limit || limit <= 0 {
 			g.meter.FDs.Client.Add(1)
 			ln.meter.Opened(meter.Accepted)
 			return true
 		}
 		ln.open.Add(-1)
-		g.conns.Release(peer.Addr())
+		g.conns.Release(counted)
 	}
 	g.meter.ConnRefused(reason.TooManyConns)
-	if e := g.log.Event(warnLevel, reason.TooManyConns.String()); e != nil {
-		e.Str("listen", ln.name).Str("client", peerText(peer)).Msg("connection refused: a cap on connections is reached")
-	}
+	g.logOverCap(ln, peer)
 	return false
+}
+
+func (g *Gateway) logOverCap(ln *listener, client netip.AddrPort) {
+	if e := g.log.Event(warnLevel, reason.TooManyConns.String()); e != nil {
+		e.Str("listen", ln.name).Str("client", peerText(client)).Msg("connection refused: a cap on connections is reached")
+	}
 }
 
 // admit has an accepted connection wait for its first byte.
 func (ln *listener) admit(fd int, peer netip.AddrPort) {
 	g := ln.gw
-	if !ln.enter(peer) {
+	p := park.Conn{FD: fd, Peer: peer, Owner: ln.index, Phase: park.Fresh}
+	limit, counted := ln.firstLimit(), peer.Addr()
+	if rules := ln.preface.Load(); rules.expects(peer) {
+		p.Phase, limit, counted = park.Preface, min(limit, rules.timeout), netip.Addr{}
+	}
+	if !ln.enter(peer, counted) {
 		_ = closeFD(fd)
 		return
 	}
-	timeouts := &g.snap.Load().cfg.Timeouts
-	limit := timeouts.Head
-	if ln.tls.Load() != nil {
-		limit = timeouts.Handshake
-	}
-	p := park.Conn{
-		FD: fd, ID: g.nextID.Add(1), Peer: peer, Owner: ln.index, Phase: park.Fresh,
-		Since: time.Now().UnixNano(), Until: g.deadline(limit),
-	}
+	p.ID, p.Since, p.Until = g.nextID.Add(1), time.Now().UnixNano(), g.deadline(limit)
 	g.place(p)
 }
 
 // admitConn starts a goroutine for an accepted connection, where there is no lot.
 func (ln *listener) admitConn(nc net.Conn) {
-	g := ln.gw
 	var peer netip.AddrPort
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		ap := a.AddrPort()
 		peer = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
-	if !ln.enter(peer) {
+	rules, counted := ln.preface.Load(), peer.Addr()
+	greets := rules.expects(peer)
+	if greets {
+		counted = netip.Addr{}
+	}
+	if !ln.enter(peer, counted) {
 		_ = nc.Close()
 		return
 	}
-	c := &clientConn{gw: g, ln: ln, sk: sock.New(nc, g.sweeper), id: g.nextID.Add(1), peer: peer, since: time.Now()}
+	if greets {
+		go ln.greet(nc, peer, rules, time.Now())
+		return
+	}
+	go ln.connect(nc, peer, time.Now()).run()
+}
+
+// connect makes a connection of a client out of one of package net.
+func (ln *listener) connect(nc net.Conn, peer netip.AddrPort, since time.Time) *clientConn {
+	g := ln.gw
+	c := &clientConn{gw: g, ln: ln, sk: sock.New(nc, g.sweeper), id: g.nextID.Add(1), peer: peer, since: since}
 	c.rw = c.sk
 	c.sk.SetWatcher(c)
 	c.sk.Stall(g.snap.Load().cfg.Timeouts.Write)
@@ -313,7 +336,7 @@ func (ln *listener) admitConn(nc net.Conn) {
 		c.rw = c.tls
 	}
 	g.remember(c)
-	go c.run()
+	return c
 }
 
 // secure begins TLS over a seat.

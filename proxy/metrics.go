@@ -37,6 +37,8 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_tls_handshake_turns", Type: "gauge", Help: "TLS handshakes that may compute at once (handshakes.concurrency)."},
 	{Name: "tickgate_tls_handshakes_queued_total", Type: "counter", Help: "TLS handshakes that had to wait for their first turn."},
 	{Name: "tickgate_tls_rate_displaced_total", Type: "counter", Labels: "key (client, ja4)", Help: "Clients and fingerprints that took over the account of another in the tables of handshakes.rate_per_client and rate_per_ja4, since there are more of them than the tables hold; they may get less than their rate."},
+	{Name: "tickgate_proxy_headers_total", Type: "counter", Labels: "kind (v1, v2, own, absent)", Help: "Connections from addresses in proxy_protocol.from whose client is known: by a PROXY header of either version, by one that names no client (LOCAL, UNKNOWN), or without one where it is not required."},
+	{Name: "tickgate_proxy_header_failures_total", Type: "counter", Labels: "reason (as in preface.Failure: missing, malformed, bad_checksum, too_long, timeout, cut_short, too_many_conns, unexpected)", Help: "Connections that ended at their PROXY header. Unexpected is one from an address that is not in proxy_protocol.from, or a second one; such a connection also counts as a failed handshake or a bad request."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, in Unix time."},
 	{Name: "tickgate_tls_files_reloads_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that were taken over between two reloads."},
 	{Name: "tickgate_tls_files_errors_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that could not be taken over."},
@@ -89,6 +91,7 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="ja4"}`, g.rates.ja4.Displaced())
 	g.writeTicketMetrics(w)
 	g.writeCertificateMetrics(w)
+	g.writePrefaceMetrics(w)
 }
 
 func (g *Gateway) writeGateMetrics(w io.Writer) {

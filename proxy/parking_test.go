@@ -307,7 +307,7 @@ func (g *testGateway) planted(served uint32) (*clientConn, *testkit.Client) {
 	ln := g.listeners[firstListener]
 	g.reloadMu.Unlock()
 	peer := client.LocalAddr().(*net.TCPAddr).AddrPort()
-	if !ln.enter(peer) {
+	if !ln.enter(peer, peer.Addr()) {
 		g.t.Fatal("refused")
 	}
 	ln.meter.Moved(meter.Accepted, meter.Parked)

@@ -213,6 +213,11 @@ func (g *Gateway) wake(p park.Conn, why park.Why) {
 	case p.Phase == park.Shake:
 		p.Seat.Conn.(*shake).awake <- wakeUp{p, why} // has room
 		return
+	case p.Phase == park.Preface:
+		if !g.preface(&p, why) {
+			return
+		}
+		why = park.Ready // with the client's first byte
 	case p.Phase == park.Body: // the request is to be counted, however it ends
 		if why == park.Gone {
 			why = park.Ready // to read is to find out
@@ -273,13 +278,16 @@ func (g *Gateway) closeParked(p park.Conn, why reason.Reason) {
 		abortOnClose(p.FD)
 	}
 	_ = closeFD(p.FD)
+	if p.Phase == park.Preface {
+		p.Peer = netip.AddrPort{} // it was counted as nobody's
+	}
 	g.ended(g.listener(p.Owner), p.Peer, stateOf(p.Phase), why)
 }
 
 // stateOf is the state of a connection in the lot.
 func stateOf(p park.Phase) meter.ConnState {
 	switch p {
-	case park.Fresh:
+	case park.Fresh, park.Preface:
 		return meter.Accepted
 	case park.Linger:
 		return meter.Draining

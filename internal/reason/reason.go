@@ -78,6 +78,7 @@ const (
 	MaxLifetime  // the connection reached its maximum age
 	ShutDown     // the process stopped
 	TLSFailed    // the TLS handshake with the client failed
+	BadPreface   // a proxy that has to send a PROXY header sent none that is acceptable
 	TunnelDone   // an upgraded connection was closed by its ends
 	KilledByUser // closed through the admin API
 
@@ -155,6 +156,7 @@ var table = [numReasons]struct {
 	MaxLifetime:         {"max_lifetime", 0},
 	ShutDown:            {"shut_down", 0},
 	TLSFailed:           {"tls_failed", 0},
+	BadPreface:          {"bad_proxy_header", 0},
 	TunnelDone:          {"tunnel_done", 0},
 	KilledByUser:        {"killed_by_user", 0},
 	ClosedByClient:      {"closed_by_client", 0},

@@ -60,6 +60,8 @@ const (
 	Shake
 	// Linger: nothing more is sent, and what comes is thrown away until the peer closes.
 	Linger
+	// Preface: accepted, and the PROXY header that has to come first is not whole. A part of it may be in Conn.Rest.
+	Preface
 	phases
 )
 
@@ -78,6 +80,8 @@ func (p Phase) String() string {
 		return "shake"
 	case Linger:
 		return "linger"
+	case Preface:
+		return "preface"
 	default:
 		return "unknown"
 	}
@@ -266,11 +270,11 @@ func (l *Lot) survey(f func(*shard, *view) bool) {
 }
 
 // Count returns the numbers of parked connections by phase, without those that linger. Those with a
-// part of a body count as head.
+// part of a body count as head, those before their PROXY header as fresh.
 func (l *Lot) Count() (fresh, idle, head int) {
 	for _, s := range l.shards {
 		n := s.counts()
-		fresh, idle, head = fresh+n[Fresh], idle+n[Idle], head+n[Head]+n[Body]
+		fresh, idle, head = fresh+n[Fresh]+n[Preface], idle+n[Idle], head+n[Head]+n[Body]
 	}
 	return fresh, idle, head
 }
