@@ -170,7 +170,7 @@ func TestExamples(t *testing.T) {
 	const dir = "../docs/examples"
 	for _, name := range []string{
 		"minimal.yaml", "tls.yaml", "routing.yaml", "upstreams.yaml", "headers-compression.yaml",
-		"market-data.yaml", "production.yaml", "tunnels.yaml", "include/main.yaml",
+		"market-data.yaml", "production.yaml", "proxy-protocol.yaml", "tunnels.yaml", "include/main.yaml",
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := testLoader(map[string]string{"CERT_DIR": certs})
@@ -183,7 +183,7 @@ func TestExamples(t *testing.T) {
 	}
 	// An example that is added is added to the list above.
 	found, err := filepath.Glob(dir + "/*.yaml")
-	if err != nil || len(found) != 8 {
-		t.Errorf("got %d files in %s (%v), want 8 and each in the list of this test", len(found), dir, err)
+	if err != nil || len(found) != 9 {
+		t.Errorf("got %d files in %s (%v), want 9 and each in the list of this test", len(found), dir, err)
 	}
 }
