@@ -319,7 +319,7 @@ func TestPrefaceTimeout(t *testing.T) {
 	f("PRO", ", timeout: 100ms", "")
 	f(headerV1[:30], ", timeout: 100ms", "")
 	f(headerV2[:13], ", timeout: 100ms", "")
-	f(headerV2[:13], ", timeout: 100ms, required: false", "")
+	f(headerV2[:13], ", timeout: 3s, required: false", "") // time for the bytes to come
 	f("", "", "timeouts: {head: 100ms, handshake: 100ms}") // which bound it too
 }
 
@@ -629,7 +629,7 @@ func TestGreet(t *testing.T) {
 	f(true, time.Hour, "", "", reason.BadPreface, headerV1[:20])
 	f(true, time.Hour, "", "", reason.ClientClosed)
 	f(true, 100*time.Millisecond, "", "", reason.BadPreface)
-	f(false, 100*time.Millisecond, "", "", reason.BadPreface, headerV1[:20])
+	f(false, 3*time.Second, "", "", reason.BadPreface, headerV1[:20]) // time for the bytes to come
 	for want, n := range map[preface.Failure]float64{preface.Missing: 1, preface.CutShort: 1, preface.TimedOut: 2} {
 		if got := g.metric("tickgate_proxy_header_failures_total{", `"`+want.String()+`"`); got != n {
 			t.Errorf("%v connections that failed with %s, want %v", got, want, n)
