@@ -192,17 +192,18 @@ func (g *Gateway) readPreface(ln *listener, p *park.Conn) bool {
 	}
 	rules, seen := ln.preface.Load(), buf[:had+n]
 	end, h, size, f := rules.judge(seen)
-	switch end {
-	case prefaceRefused:
+	switch {
+	case end == prefaceRefused, end == prefaceAbsent && had > 0: // what was taken cannot be given back, after a reload
 		g.refusePreface(ln, p, f)
 		return false
-	case prefaceWait:
-		if n > 0 && rules.optional() && !preface.Recognised(seen) && !awaitMore(p.FD, n, p.Partial) {
+	case end == prefaceWait:
+		maybe := had == 0 && rules.optional() && !preface.Recognised(seen)
+		if maybe && n > 0 && !awaitMore(p.FD, n, p.Partial) {
 			break // the kernel does not wait: the few bytes so far decide
 		}
-		g.keepPreface(p, seen, rules)
+		g.keepPreface(p, seen, maybe)
 		return false
-	case prefaceWhole:
+	case end == prefaceWhole:
 		take(p.FD, buf[:size-had])
 		g.prefaces.took(h)
 		return g.introduce(ln, p, clientIn(&h, p.Peer)) && g.first(p, len(seen) > size)
@@ -212,9 +213,9 @@ func (g *Gateway) readPreface(ln *listener, p *park.Conn) bool {
 }
 
 // keepPreface has a connection wait for more. What belongs to a header for certain is taken from the
-// socket, as the kernel tells of what it holds again and again. What may be a request stays there.
-func (g *Gateway) keepPreface(p *park.Conn, seen []byte, rules *prefaceRules) {
-	if !rules.optional() || preface.Recognised(seen) {
+// socket, as the kernel tells of what it holds again and again. What may be a request (maybe) stays there.
+func (g *Gateway) keepPreface(p *park.Conn, seen []byte, maybe bool) {
+	if !maybe {
 		if p.Partial && len(p.Rest) == 0 {
 			wakeOnAny(p.FD)
 		}

@@ -463,6 +463,16 @@ func TestPrefaceAndReload(t *testing.T) {
 	expectStatus(t, "without", b.get("/"), 200, "127.0.0.1 ")
 	waiting.Send(headerV1 + get("/")) // what it was accepted with stays
 	expectStatus(t, "from before", waiting.Response("GET"), 200, client)
+	b.reload(b.yaml(", proxy_protocol: {from: [127.0.0.1]}"))
+	partial := b.dial()
+	partial.Send("PRO")
+	b.wait("a part", func() bool { return b.partial() == 1 })
+	b.reload(b.yaml(", proxy_protocol: {from: [127.0.0.1], required: false}"))
+	partial.Send("PFIND / HTTP/1.1\r\n") // what was taken for a header's beginning is lost
+	partial.ExpectClosed()
+	b.waitFailure(preface.Missing, 1)
+	b.reload(b.yaml(""))
+	b.wait("the end of others", func() bool { return b.conns.Open() == 1 })
 	early := b.dial()
 	b.wait("another connection", func() bool { return b.conns.Open() == 2 })
 	b.reload(b.yaml(", proxy_protocol: {from: [127.0.0.1, 10.0.0.0/8]}"))
