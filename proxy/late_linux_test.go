@@ -33,8 +33,14 @@ func TestClosingTLSHoldsNoWorker(t *testing.T) {
 	g.waitNone()
 }
 
-// full fills a socket's send buffer for good: what the peer's kernel still takes is filled again.
+// full fills a socket's send buffer for good: what the peer's kernel still takes is filled again. It holds a descriptor of
+// its own, as the gateway may close the other meanwhile, and its number become another connection's.
 func full(fd int) {
+	fd, err := unix.Dup(fd)
+	if err != nil {
+		return
+	}
+	defer func() { _ = unix.Close(fd) }()
 	junk := make([]byte, 64<<10)
 	for last := time.Now(); time.Since(last) < 300*time.Millisecond; {
 		if unix.Send(fd, junk, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) == nil {
