@@ -241,6 +241,12 @@ func (g *testGateway) waitEnd(r reason.Reason, n int) {
 	g.wait(fmt.Sprintf("%d requests that ended with %s", n, r), func() bool { return g.requests(r) == n })
 }
 
+// ends is how many connections have ended for a reason.
+func (g *testGateway) ends(r reason.Reason) int {
+	g.t.Helper()
+	return int(g.metric("tickgate_connection_ends_total{", `reason="`+r.String()+`"`))
+}
+
 // waitConnEnd waits until n client connections have ended for r.
 func (g *testGateway) waitConnEnd(r reason.Reason, n int) {
 	g.t.Helper()

@@ -1,3 +1,5 @@
+//go:build linux
+
 package proxy
 
 import (
@@ -39,12 +41,6 @@ func ended(t *testing.T, what string, nc net.Conn) {
 	if errors.As(err, &ne) && ne.Timeout() {
 		t.Errorf("%s: it is still open", what)
 	}
-}
-
-// ends is how many connections have ended for a reason.
-func (g *testGateway) ends(r reason.Reason) int {
-	g.t.Helper()
-	return int(g.metric("tickgate_connection_ends_total{", `reason="`+r.String()+`"`))
 }
 
 func (g *testGateway) failures(f tlsterm.Failure) int { return int(g.tlsFailures[f].Load()) }
