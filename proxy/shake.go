@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"tickgate/config"
@@ -82,6 +83,8 @@ type wakeUp struct {
 func (c *clientConn) beginShake(v *visit) {
 	s := &shake{Conn: c.sk, c: c, awake: make(chan wakeUp, 1), begun: c.gw.clock(), queued: v.gated, gated: v.gated}
 	s.pass = c.gw.handshakes.gate.NewPass(s.giveWay)
+	// Go runs next what was readied last, so that handshakes that follow each other would keep a processor from everyone else for up to 10 ms.
+	runtime.Gosched()
 	c.shake = s
 	c.shaking.Store(true)
 	c.seat.Take(s)

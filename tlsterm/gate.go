@@ -33,6 +33,7 @@ type Gate[T any] struct {
 	waiting   passList         // wait for their client, who waits longest is first; guarded by mu
 
 	queued, gaveWay atomic.Uint64
+	pressed         atomic.Bool // the queue is a quarter full; written under mu
 }
 
 // GateHooks are what a Gate calls. None may block, and all may be called on any goroutine that calls the gate.
@@ -86,8 +87,18 @@ func (g *Gate[T]) Enter(v T) {
 	}
 	g.queue.Push(v)
 	g.since.Push(int64(g.hooks.Now()))
+	g.pressLocked()
 	g.mu.Unlock()
 	g.queued.Add(1)
+}
+
+// Pressed reports whether the queue is filling, so that it is time to take fewer connections in. It takes no lock.
+func (g *Gate[T]) Pressed() bool { return g.pressed.Load() }
+
+func (g *Gate[T]) pressLocked() {
+	if pressed := g.queue.Len() > g.opts.Queue/4; pressed != g.pressed.Load() {
+		g.pressed.Store(pressed)
+	}
 }
 
 // takeLocked takes a turn if one is free and nobody has a better claim to it.
@@ -130,6 +141,7 @@ func (g *Gate[T]) dispatch() {
 			return
 		}
 		v, waited := g.queue.Pop(), g.hooks.Now()-time.Duration(g.since.Pop())
+		g.pressLocked()
 		if waited > g.opts.QueueTimeout {
 			g.mu.Unlock()
 			g.hooks.Refuse(v, GateTimeout)

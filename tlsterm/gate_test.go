@@ -56,8 +56,14 @@ func TestGateTurns(t *testing.T) {
 	g := newTestGate(t, HandshakeOptions{Concurrency: 2, Max: 100, Queue: 3, QueueTimeout: time.Second})
 	g.enter(1, 2)
 	g.saw("two turns", 2, 0, 0, "start 1 after 0s", "start 2 after 0s")
+	if g.Pressed() {
+		t.Error("it is pressed without a queue")
+	}
 	g.enter(3, 4, 5, 6)
 	g.saw("queue is full", 2, 0, 3, "refuse 6: gate_full")
+	if !g.Pressed() {
+		t.Error("a full queue does not press")
+	}
 	g.clock = 300 * time.Millisecond
 	g.pause(1)
 	g.saw("a turn is free", 2, 1, 2, "start 3 after 300ms")
@@ -72,6 +78,9 @@ func TestGateTurns(t *testing.T) {
 	g.done(4)
 	g.done(7)
 	g.saw("all over", 0, 0, 0)
+	if g.Pressed() {
+		t.Error("it is still pressed")
+	}
 	if st := g.Stats(); st.Waited != 4 || st.Turns != 2 {
 		t.Errorf("%+v, want 4 that waited", st)
 	}
