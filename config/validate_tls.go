@@ -1,21 +1,15 @@
 package config
 
 import (
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 
 	"tickgate/tlsterm"
 )
-
-// expiryNotice is how long before its end a certificate is warned about.
-const expiryNotice = 30 * 24 * time.Hour
 
 // listenerTLS judges the TLS of a listener: the files are read, so that a reload
 // fails before anything is swapped.
@@ -26,23 +20,46 @@ func (v *validator) listenerTLS(path string, o *tlsterm.Options) {
 		v.warn(path+".insecure_key_log_file", "whoever reads this file can decrypt the traffic of every client")
 	}
 	v.listenerTickets(path+".tickets", &o.Tickets)
-	owners := map[string]int{}
+	v.certificates(path, o)
+}
+
+// certificates judges the certificates of a listener as the running gateway does, and the names that they answer to.
+func (v *validator) certificates(path string, o *tlsterm.Options) {
+	leaves, findings := tlsterm.Examine(o, v.machine.now())
+	for _, f := range findings {
+		at := path
+		if f.Index >= 0 {
+			at = fmt.Sprintf("%s.certificates[%d]", path, f.Index)
+		}
+		v.finding(at, f)
+	}
+	owners := map[string]int{} // by name and kind of key, since of two kinds each client gets the better one that it understands
 	for i := range o.Certificates {
 		c := &o.Certificates[i]
-		at := fmt.Sprintf("%s.certificates[%d]", path, i)
-		leaf := v.keyPair(at, c.CertFile, c.KeyFile)
-		if leaf != nil && len(c.Names) == 0 && len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) == 0 {
-			v.warn(at+".cert_file", "the certificate holds no names, so clients will not accept it")
-		}
 		for j := range c.Names {
-			name := fmt.Sprintf("%s.names[%d]", at, j)
-			v.serverName(name, &c.Names[j], leaf)
-			if first, again := owners[c.Names[j]]; again {
+			name := fmt.Sprintf("%s.certificates[%d].names[%d]", path, i, j)
+			v.serverName(name, &c.Names[j], leaves[i])
+			if leaves[i] == nil {
+				continue
+			}
+			owner := c.Names[j] + " " + leaves[i].PublicKeyAlgorithm.String()
+			if first, again := owners[owner]; again {
 				v.warn(name, "has no effect: %q is answered with certificates[%d]", c.Names[j], first)
 				continue
 			}
-			owners[c.Names[j]] = i
+			owners[owner] = i
 		}
+	}
+}
+
+// finding reports what was found about a certificate.
+func (v *validator) finding(path string, f *tlsterm.Finding) {
+	switch {
+	case f.Problem == tlsterm.CertBadName: // which serverName reports where it stands
+	case f.Problem.Fatal():
+		v.fail(path+"."+f.Key, "%s", f)
+	default:
+		v.warn(path+"."+f.Key, "%s", f)
 	}
 }
 
@@ -66,8 +83,7 @@ func (v *validator) policyNames(path string, policies []tlsterm.Policy) {
 // serverName judges and normalises a name that a certificate answers to.
 func (v *validator) serverName(path string, name *string, leaf *x509.Certificate) {
 	*name = strings.ToLower(strings.TrimSuffix(*name, "."))
-	base := strings.TrimPrefix(*name, "*.")
-	if !isHostname(base) {
+	if !tlsterm.ValidName(*name) {
 		v.wrong(path, *name, "a server name such as example.com or *.example.com")
 		return
 	}
@@ -75,62 +91,11 @@ func (v *validator) serverName(path string, name *string, leaf *x509.Certificate
 		return
 	}
 	probe := *name
-	if base != probe {
+	if base, ok := strings.CutPrefix(probe, "*."); ok {
 		probe = "any." + base
 	}
 	if leaf.VerifyHostname(probe) != nil {
 		v.warn(path, "the certificate does not hold %q (it holds %s), so clients will not accept it", *name, clip(strings.Join(leaf.DNSNames, ", ")))
-	}
-}
-
-// keyPair reads a certificate and its key and returns the leaf, or nil after
-// reporting why that does not work.
-func (v *validator) keyPair(path, certFile, keyFile string) *x509.Certificate {
-	if certFile == "" || keyFile == "" || v.isBroken(path+".cert_file") || v.isBroken(path+".key_file") {
-		return nil
-	}
-	certPEM, certOK := v.pemFile(path+".cert_file", certFile)
-	keyPEM, keyOK := v.pemFile(path+".key_file", keyFile)
-	if !certOK || !keyOK {
-		return nil
-	}
-	leaf, err := firstCertificate(certPEM)
-	if err != nil {
-		v.fail(path+".cert_file", "%q: %s", certFile, err)
-		return nil
-	}
-	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
-		v.fail(path+".key_file", "%q does not go with certificate %q: %s", keyFile, certFile, strings.TrimPrefix(err.Error(), "tls: "))
-		return nil
-	}
-	v.validity(path+".cert_file", leaf)
-	return leaf
-}
-
-// firstCertificate returns the leaf: the first certificate of a PEM file.
-func firstCertificate(data []byte) (*x509.Certificate, error) {
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			return nil, errors.New("holds no certificate in PEM form")
-		}
-		if block.Type == "CERTIFICATE" {
-			return x509.ParseCertificate(block.Bytes)
-		}
-		data = rest
-	}
-}
-
-// validity warns about a certificate that is not valid, or not for much longer.
-func (v *validator) validity(path string, leaf *x509.Certificate) {
-	now := v.machine.now()
-	switch left := leaf.NotAfter.Sub(now); {
-	case left <= 0:
-		v.warn(path, "the certificate expired on %s", leaf.NotAfter.UTC().Format(time.DateOnly))
-	case left < expiryNotice:
-		v.warn(path, "the certificate expires on %s, in %d days", leaf.NotAfter.UTC().Format(time.DateOnly), int(left.Hours())/24)
-	case leaf.NotBefore.After(now):
-		v.warn(path, "the certificate is valid only from %s", leaf.NotBefore.UTC().Format(time.DateOnly))
 	}
 }
 
@@ -167,8 +132,10 @@ func (v *validator) backendTLS(path string, u *Upstream) {
 		v.fail(path+".key_file", "is missing: a client certificate needs its key")
 	case o.CertFile == "" && o.KeyFile != "":
 		v.fail(path+".cert_file", "is missing: a key needs its client certificate")
-	case o.CertFile != "":
-		v.keyPair(path, o.CertFile, o.KeyFile)
+	case o.CertFile != "" && !v.isBroken(path+".cert_file") && !v.isBroken(path+".key_file"):
+		for _, f := range tlsterm.ExamineClient(o.CertFile, o.KeyFile, v.machine.now()) {
+			v.finding(path, f)
+		}
 	}
 	if o.ServerName != "" || o.InsecureSkipVerify {
 		return

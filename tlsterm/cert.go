@@ -1,6 +1,7 @@
 package tlsterm
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -8,12 +9,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -42,117 +39,8 @@ type CertInfo struct {
 	Fingerprint string `json:"fingerprint_sha256"`
 	// ChainLength counts the certificates sent, the leaf included.
 	ChainLength int `json:"chain_length"`
-}
-
-// loadedCert is one certificate as its files and options give it. It is not changed
-// once it is loaded: the stores of successive snapshots share it.
-type loadedCert struct {
-	cert  *tls.Certificate
-	names []string // lower case, sorted, without repeats
-	info  CertInfo
-
-	from Certificate       // the options
-	sum  [sha256.Size]byte // of what was in the files
-}
-
-// loadCert reads one certificate and its key. If that gives what one of prev was loaded
-// from, it returns that one.
-func loadCert(c *Certificate, prev []*loadedCert) (*loadedCert, error) {
-	certPEM, errCert := readPEM(c.CertFile, "certificate", isCert)
-	keyPEM, errKey := readPEM(c.KeyFile, "private key", isKey)
-	names, errNames := cleanNames(c)
-	if err := errors.Join(errCert, errKey, errNames); err != nil {
-		return nil, err
-	}
-	sum := contentSum(certPEM, keyPEM)
-	for _, lc := range prev {
-		if lc.sum == sum && reflect.DeepEqual(lc.from, *c) {
-			return lc, nil
-		}
-	}
-	cert, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate %q with key %q: %w", c.CertFile, c.KeyFile, err)
-	}
-	if err := parseChain(c.CertFile, &cert); err != nil {
-		return nil, err
-	}
-	if len(c.Names) == 0 {
-		names = normalize(cert.Leaf.DNSNames)
-	}
-	from := *c
-	from.Names = slices.Clone(c.Names)
-	return &loadedCert{cert: &cert, names: names, info: describe(c.CertFile, names, &cert), from: from, sum: sum}, nil
-}
-
-// contentSum tells contents apart without keeping them. The sums of both files are summed, so
-// that no byte can move from one to the other unnoticed.
-func contentSum(certPEM, keyPEM []byte) [sha256.Size]byte {
-	a, b := sha256.Sum256(certPEM), sha256.Sum256(keyPEM)
-	return sha256.Sum256(append(a[:], b[:]...))
-}
-
-// unreachable finds a certificate without a name that is neither the default nor its
-// twin of another key type. Either may be nil, if it could not be loaded.
-func unreachable(lc, first *loadedCert) error {
-	if lc == nil || first == nil || len(lc.names) > 0 || len(first.names) == 0 {
-		return nil
-	}
-	return fmt.Errorf("certificate %q holds no DNS name and has no names configured, so no client could ever get it", lc.info.CertFile)
-}
-
-func isCert(blockType string) bool { return blockType == "CERTIFICATE" }
-func isKey(blockType string) bool {
-	return blockType == "PRIVATE KEY" || strings.HasSuffix(blockType, " PRIVATE KEY")
-}
-
-// readPEM reads a file that must hold a block of the wanted kind; crypto/tls would
-// name neither the file nor the most common mistakes.
-func readPEM(file, what string, want func(blockType string) bool) ([]byte, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", what, err) // a PathError names the file
-	}
-	var seen []string
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if !want(block.Type) {
-			seen = append(seen, block.Type)
-			continue
-		}
-		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["Proc-Type"] == "4,ENCRYPTED" {
-			return nil, fmt.Errorf("read %s %q: it is encrypted (want it without a passphrase)", what, file)
-		}
-		return data, nil
-	}
-	if len(seen) == 0 {
-		return nil, fmt.Errorf("read %s %q: no PEM block in it", what, file)
-	}
-	return nil, fmt.Errorf("read %s %q: no %s in it, only %q (are cert_file and key_file swapped?)", what, file, what, seen)
-}
-
-// parseChain makes sure that what is sent after the leaf are certificates, too.
-func parseChain(file string, cert *tls.Certificate) error {
-	for i, der := range cert.Certificate[1:] {
-		if _, err := x509.ParseCertificate(der); err != nil {
-			return fmt.Errorf("load certificate %q: block %d of its chain: %w", file, i+2, err)
-		}
-	}
-	return nil
-}
-
-func cleanNames(c *Certificate) ([]string, error) {
-	names := normalize(c.Names)
-	var errs []error
-	for _, name := range names {
-		if !validName(name) {
-			errs = append(errs, fmt.Errorf("certificate %q: names: not a server name: %q (want a DNS name or *.suffix)", c.CertFile, name))
-		}
-	}
-	return names, errors.Join(errs...)
+	// ChainNotAfter is when the first of those expires: clients accept none of it any more.
+	ChainNotAfter time.Time `json:"chain_not_after"`
 }
 
 // normalize returns names in lower case, sorted and without repeats or final dots.
@@ -165,7 +53,9 @@ func normalize(names []string) []string {
 	return slices.Compact(out)
 }
 
-func validName(name string) bool {
+// ValidName reports whether name, in lower case, is a server name as certificates and clients have them: a DNS name, or one
+// with a star for its first label.
+func ValidName(name string) bool {
 	name = strings.TrimPrefix(name, "*.")
 	if name == "" || len(name) > maxServerName {
 		return false
@@ -186,8 +76,8 @@ func notInLabel(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
-func describe(file string, names []string, cert *tls.Certificate) CertInfo {
-	leaf := cert.Leaf
+func describe(file string, names []string, c *chain) CertInfo {
+	leaf := c.certs[0]
 	sum := sha256.Sum256(leaf.Raw)
 	return CertInfo{
 		CertFile:    file,
@@ -199,12 +89,22 @@ func describe(file string, names []string, cert *tls.Certificate) CertInfo {
 		KeyType:     keyType(leaf),
 		Serial:      leaf.SerialNumber.Text(16),
 		Fingerprint: hex.EncodeToString(sum[:]),
-		ChainLength: len(cert.Certificate),
+		ChainLength: len(c.certs),
+
+		ChainNotAfter: c.ends(),
 	}
 }
 
 func keyType(leaf *x509.Certificate) string {
-	switch pub := leaf.PublicKey.(type) {
+	if text := keyText(leaf.PublicKey); text != "" {
+		return text
+	}
+	return leaf.PublicKeyAlgorithm.String()
+}
+
+// keyText names a public key, "" if it is of no kind that a server can have.
+func keyText(key crypto.PublicKey) string {
+	switch pub := key.(type) {
 	case *ecdsa.PublicKey:
 		return "ECDSA " + pub.Curve.Params().Name
 	case *rsa.PublicKey:
@@ -212,7 +112,7 @@ func keyType(leaf *x509.Certificate) string {
 	case ed25519.PublicKey:
 		return "Ed25519"
 	}
-	return leaf.PublicKeyAlgorithm.String()
+	return ""
 }
 
 // keyRank orders certificates of one name: an ECDSA signature costs a server about a

@@ -7,6 +7,9 @@ type Options struct {
 	// Certificates offered on this listener. The first is the default for a client that sends no
 	// server name, or one that no certificate covers.
 	Certificates []Certificate `yaml:"certificates" required:"true"`
+	// PEM file with authorities, from which a chain that lacks an intermediate is completed; those in the files of certificates serve, too. A root in
+	// it is not sent, but is known then as the end of a chain.
+	IntermediatesFile string `yaml:"intermediates_file"`
 	// What is agreed on where the keys below say nothing: `intermediate` is TLS 1.2 and 1.3 with forward secrecy and authenticated
 	// encryption only, `modern` is TLS 1.3 alone.
 	Preset string `yaml:"preset" default:"intermediate" enum:"intermediate|modern"`
@@ -66,7 +69,8 @@ type Policy struct {
 
 // Certificate names one certificate chain and its private key.
 type Certificate struct {
-	// PEM file with the leaf certificate first, then its intermediates.
+	// PEM file with the leaf certificate first, then its intermediates. Where the order is another, or an intermediate is missing and known from
+	// elsewhere, the chain is put right, with a warning.
 	CertFile string `yaml:"cert_file" required:"true"`
 	// PEM file with the private key of the leaf: PKCS#8, PKCS#1 or SEC 1, not encrypted.
 	KeyFile string `yaml:"key_file" required:"true"`

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"tickgate/internal/filewatch"
 )
@@ -37,8 +38,9 @@ type Store struct {
 
 // content is what the files of a store hold. It is never changed.
 type content struct {
-	loaded []*loadedCert
-	infos  []CertInfo
+	loaded   []*loadedCert
+	infos    []CertInfo
+	findings []*Finding // none of them fatal
 }
 
 // live is what handshakes look up. It and the ticket keys are all that a tls.Config refers to, and with it
@@ -143,16 +145,13 @@ func (s *Store) read(known *content) (*content, error) {
 	if known != nil {
 		before = known.loaded
 	}
-	for i := range s.opts.Certificates {
-		lc, err := loadCert(&s.opts.Certificates[i], before)
-		next.loaded = append(next.loaded, lc)
-		errs = append(errs, err, unreachable(lc, next.loaded[0]))
-	}
-	return next, errors.Join(errs...)
+	next.loaded, next.findings = readCerts(&s.opts, before, time.Now())
+	return next, errors.Join(append(errs, fatal(next.findings))...)
 }
 
 // Refresh reads the files again. If all are good and any has changed, handshakes use what they hold from here on;
-// if any is bad, all stays as it was. It must not be called by a handshake or a loop.
+// if any is bad, all stays as it was. Bad is also what is not valid at this time in place of what is: nobody renews a certificate
+// with an expired one on purpose. It must not be called by a handshake or a loop.
 func (s *Store) Refresh() (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,8 +160,24 @@ func (s *Store) Refresh() (changed bool, err error) {
 	if err != nil || slices.Equal(known.loaded, next.loaded) {
 		return false, err
 	}
+	if err := spoilt(known, next, time.Now()); err != nil {
+		return false, err
+	}
 	s.publish(next)
 	return true, nil
+}
+
+// spoilt finds what is not valid now and takes the place of what is.
+func spoilt(known, next *content, now time.Time) error {
+	var errs []error
+	for _, f := range next.findings {
+		if i := f.Index; f.Problem == CertExpired || f.Problem == CertNotYetValid {
+			if was := &known.infos[i]; !now.Before(was.NotBefore) && now.Before(was.ChainNotAfter) {
+				errs = append(errs, f)
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // publish makes next what handshakes use.
@@ -180,6 +195,10 @@ func (s *Store) Tickets() *Tickets { return s.tickets }
 
 // Certificates describes the certificates in the order of the options.
 func (s *Store) Certificates() []CertInfo { return s.content.Load().infos }
+
+// Findings are what is unwise about the certificates, as it was when their files were last read. The ones in use have
+// no fatal ones.
+func (s *Store) Findings() []*Finding { return s.content.Load().findings }
 
 // newConfig builds the tls.Config of a policy.
 func (s *Store) newConfig(p *policy) *tls.Config {

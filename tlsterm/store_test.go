@@ -369,14 +369,14 @@ func TestLoadFails(t *testing.T) {
 		return Options{Certificates: []Certificate{{CertFile: certFile, KeyFile: keyFile, Names: names}}}
 	}
 	f(Options{}, "no certificates configured")
-	f(one(absent, good.KeyFile), "read certificate", absent, "no such file")
-	f(one(good.CertFile, absent), "read private key", absent, "no such file")
-	f(one(empty, good.KeyFile), "read certificate", empty, "no PEM block")
-	f(one(good.CertFile, locked), "read private key", locked, "it is encrypted")
+	f(one(absent, good.KeyFile), "read the certificate", absent, "no such file")
+	f(one(good.CertFile, absent), "read the private key", absent, "no such file")
+	f(one(empty, good.KeyFile), "no certificate", empty, "no PEM block")
+	f(one(good.CertFile, locked), "private key", locked, "is encrypted")
 	f(one(good.KeyFile, good.CertFile), good.KeyFile, good.CertFile, "no certificate in it", "no private key in it", "swapped?")
-	f(one(good.CertFile, other.KeyFile), good.CertFile, other.KeyFile, "private key does not match public key")
-	f(one(garbled, good.KeyFile), garbled, "load certificate")
-	f(one(badChain, good.KeyFile), badChain, "block 2 of its chain")
+	f(one(good.CertFile, other.KeyFile), good.CertFile, other.KeyFile, "does not go with certificate")
+	f(one(garbled, good.KeyFile), garbled, "certificate 1 of the file")
+	f(one(badChain, good.KeyFile), badChain, "certificate 2 of the file")
 	f(one(good.CertFile, good.KeyFile, "*", "a..b", "a b", "x.*.y", "192.0.2.1", "2001:db8::1", strings.Repeat("a", 64)+".x"),
 		good.CertFile, `"*"`, `"a..b"`, `"a b"`, `"x.*.y"`, `"192.0.2.1"`, `"2001:db8::1"`, "aaaa.x")
 	f(Options{Certificates: []Certificate{good, nameless}}, nameless.CertFile, "holds no DNS name")
@@ -384,7 +384,7 @@ func TestLoadFails(t *testing.T) {
 	f(Options{Certificates: []Certificate{good}, MinVersion: "1.1", MaxVersion: "2"}, `min_version: unknown version "1.1"`, `max_version: unknown version "2"`)
 	// Everything at once.
 	f(Options{Certificates: []Certificate{{CertFile: absent, KeyFile: empty}, {CertFile: empty, KeyFile: good.KeyFile}}, MinVersion: "x"},
-		"min_version", absent, "read private key", "read certificate \""+empty)
+		"min_version", absent, empty+"\": no private key", empty+"\": no certificate")
 }
 
 func TestLoadFailsWith(t *testing.T) {

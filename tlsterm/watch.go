@@ -13,6 +13,8 @@ import (
 type FileReport struct {
 	// Err is why they could not be used, so that what they held before stays in use; nil if they are.
 	Err error
+	// Findings are what is unwise about what is in use now.
+	Findings []*Finding
 }
 
 // FileStats is the state of a store's files.
@@ -101,7 +103,11 @@ func (s *Store) look(report func(FileReport)) {
 	case changed:
 		s.counts.reloads.Add(1)
 	}
-	report(FileReport{Err: err})
+	r := FileReport{Err: err}
+	if changed {
+		r.Findings = s.Findings()
+	}
+	report(r)
 }
 
 // FileStats returns the state of the files.
@@ -112,6 +118,9 @@ func (s *Store) FileStats() FileStats {
 // paths are the files that the store reads.
 func (o *Options) paths() []string {
 	var list []string
+	if o.IntermediatesFile != "" {
+		list = append(list, o.IntermediatesFile)
+	}
 	for i := range o.Certificates {
 		list = append(list, o.Certificates[i].CertFile, o.Certificates[i].KeyFile)
 	}
