@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -51,11 +52,49 @@ func (g *Gateway) reportFiles(listen string, r tlsterm.FileReport) {
 	}
 }
 
+// expiryRound is the time between looks at the ends of certificates.
+const expiryRound = time.Minute
+
+// expiryWatch is what Gateway.tend keeps about the ends of certificates.
+type expiryWatch struct {
+	tlsterm.Expiries
+	looked time.Time
+}
+
+// watchExpiries logs which certificates expire soon, or have expired.
+func (g *Gateway) watchExpiries(w *expiryWatch, now time.Time) {
+	if now.Sub(w.looked) < expiryRound {
+		return
+	}
+	w.looked = now
+	var all []tlsterm.CertInfo
+	for _, s := range *g.stores.Load() {
+		all = append(all, s.Certificates()...)
+	}
+	for _, n := range w.Look(now, all) {
+		g.reportExpiry(&n)
+	}
+}
+
+func (g *Gateway) reportExpiry(n *tlsterm.ExpiryNotice) {
+	e := g.log.Warn()
+	if n.Stage >= tlsterm.ExpiryDay {
+		e = g.log.Error()
+	}
+	e = e.Str("cert_file", n.Cert.CertFile).Str("subject", n.Cert.Subject).Str("stage", n.Stage.String()).
+		Time("not_after", n.Cert.ChainNotAfter.UTC()).Int("days_left", int(max(0, n.Left)/(24*time.Hour))).Bool("intermediate", n.Intermediate())
+	if n.Stage == tlsterm.Expired {
+		e.Msg("TLS certificate has expired, clients do not accept it")
+		return
+	}
+	e.Msg("TLS certificate expires soon")
+}
+
 func (g *Gateway) writeCertificateMetrics(w io.Writer) {
 	for _, s := range *g.stores.Load() {
 		listener := "listener=" + strconv.Quote(s.listen)
 		for _, c := range s.Certificates() {
-			metrics.WriteGaugeUint64(w, fmt.Sprintf("tickgate_tls_certificate_expiry_timestamp_seconds{%s,cert_file=%q}", listener, c.CertFile), uint64(c.NotAfter.Unix()))
+			metrics.WriteGaugeUint64(w, fmt.Sprintf("tickgate_tls_certificate_expiry_timestamp_seconds{%s,cert_file=%q}", listener, c.CertFile), uint64(c.ChainNotAfter.Unix()))
 		}
 		st := s.FileStats()
 		metrics.WriteCounterUint64(w, "tickgate_tls_files_reloads_total{"+listener+"}", st.Reloads)

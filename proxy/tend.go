@@ -20,12 +20,14 @@ import (
 func (g *Gateway) tend() {
 	t := time.NewTicker(crewRound)
 	defer t.Stop()
+	var expiries expiryWatch
 	for {
 		select {
 		case now := <-t.C:
 			g.workers.trim(now)
 			g.handshakes.crew.trim(now)
 			g.handshakes.gate.Trim()
+			g.watchExpiries(&expiries, now)
 		case <-g.quit:
 			return
 		}
