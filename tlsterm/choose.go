@@ -127,6 +127,12 @@ func lower(buf *[maxServerName]byte, name string) []byte {
 func (ch *choice) pick(hello *tls.ClientHelloInfo) *tls.Certificate {
 	last := len(ch.certs) - 1
 	// SupportsCertificate allocates, so it is asked only where there is a choice.
+	if last > 0 {
+		// Nor is it asked whether they hold the name: that is settled, and by an unknown name it would always choose the last.
+		nameless := *hello
+		nameless.ServerName = ""
+		hello = &nameless
+	}
 	for _, cert := range ch.certs[:last] {
 		if hello.SupportsCertificate(cert) == nil {
 			return cert

@@ -190,6 +190,7 @@ func TestChoiceByKeyType(t *testing.T) {
 	}
 	f("ECDSA goes first", []Certificate{rsa, ed, ec}, anyCert("example.com"), "ECDSA P-256")
 	f("ECDSA goes first by default", []Certificate{rsa, ec}, anyCert(""), "ECDSA P-256")
+	f("ECDSA goes first for an unknown name", []Certificate{rsa, ec}, anyCert("example.org"), "ECDSA P-256")
 	f("then Ed25519", []Certificate{rsa, ed}, anyCert("example.com"), "Ed25519")
 	f("RSA for those who know nothing else", []Certificate{ec, ed, rsa}, onlyRSA("example.com"), "RSA 2048")
 	f("and without a name", []Certificate{ec, rsa}, onlyRSA(""), "RSA 2048")
