@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -237,20 +236,21 @@ func (r *Report) summary() string {
 	return fmt.Sprintf("%s: %s, %s", verdict, count(len(r.Errors()), "error"), count(len(r.Warnings()), "warning"))
 }
 
-// WriteJSON writes the report as one JSON object with the keys valid, errors and
-// warnings (counts) and problems (a list, never null).
-func (r *Report) WriteJSON(w io.Writer) error {
-	out := struct {
-		Valid    bool      `json:"valid"`
-		Errors   int       `json:"errors"`
-		Warnings int       `json:"warnings"`
-		Problems []Problem `json:"problems"`
-	}{len(r.Errors()) == 0, len(r.Errors()), len(r.Warnings()), r.Problems}
-	if out.Problems == nil {
-		out.Problems = []Problem{}
+// Summary is a report for JSON.
+type Summary struct {
+	Valid bool `json:"valid"`
+	// Errors and Warnings are counts.
+	Errors   int `json:"errors"`
+	Warnings int `json:"warnings"`
+	// Problems are never null.
+	Problems []Problem `json:"problems"`
+}
+
+// Summary returns the report as it is written in JSON.
+func (r *Report) Summary() Summary {
+	s := Summary{len(r.Errors()) == 0, len(r.Errors()), len(r.Warnings()), r.Problems}
+	if s.Problems == nil {
+		s.Problems = []Problem{}
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(out)
+	return s
 }

@@ -190,7 +190,7 @@ func (b *chainBuilder) mismatch(key crypto.PublicKey) {
 		which = fmt.Sprintf("%s, whose key is %s", about(first), kind)
 	}
 	if len(b.certs) > 1 {
-		which += fmt.Sprintf(", nor to any of the other %d certificates there", len(b.certs)-1)
+		which += ", nor to any other certificate there"
 	}
 	b.findings = append(b.findings, &Finding{
 		Problem: CertKeyMismatch, Key: keyFileKey, File: b.keyFile,

@@ -343,7 +343,7 @@ func TestFindings(t *testing.T) {
 	wrong := writeChain(t, n.stranger, n.leaf, n.mid)
 	ambiguous := writeChain(t, n.leaf, n.mid, n.leaf, n.mid.Sign(t, n.leaf.Cert, n.leaf.Key, nil))
 	options := func(all ...Certificate) *Options { return &Options{Certificates: all} }
-	f(options(good, wrong), 1, "key_file", wrong.KeyFile, CertKeyMismatch, wrong.CertFile, `"leaf.example"`, "another key of ECDSA P-256", "other 1 certificates")
+	f(options(good, wrong), 1, "key_file", wrong.KeyFile, CertKeyMismatch, wrong.CertFile, `"leaf.example"`, "another key of ECDSA P-256", "any other certificate there")
 	f(options(ambiguous), 0, "cert_file", ambiguous.CertFile, CertAmbiguous, "certificates 2 and 3")
 	f(options(swapped), 0, "cert_file", good.KeyFile, CertNotFound, "swapped?")
 	f(options(Certificate{CertFile: "absent.pem", KeyFile: good.KeyFile}), 0, "cert_file", "absent.pem", fs.ErrNotExist, "no such file")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"os"
 
@@ -12,7 +13,9 @@ import (
 // check examines a configuration: exit code 0 if it is valid, 1 if it has errors, 2
 // if it cannot be read.
 func check(args []string, stdout, stderr io.Writer) error {
-	fs := newFlags("check", "Usage: tickgate check -c FILE [--format text|json]\n\nExamines a configuration: exit code 0 if it is valid (warnings allowed), 1 if it has errors, 2 if it cannot be read.",
+	fs := newFlags("check", "Usage: tickgate check -c FILE [--format text|json]\n\nExamines a configuration: exit code 0 if it is valid (warnings allowed), 1 if it has errors, 2 if it cannot be read.\n"+
+		"If it is valid, it also says what clients of four kinds would negotiate with each listener that has TLS: the handshakes\n"+
+		"are made in memory, with the files of the configuration and without the network.",
 		"  tickgate check -c tickgate.yaml\n  tickgate check -c tickgate.yaml --format json | jq '.problems[].message'\n", stderr)
 	path := fs.String("c", "", "configuration `FILE`")
 	format := fs.String("format", "text", "output: text or json")
@@ -23,12 +26,12 @@ func check(args []string, stdout, stderr io.Writer) error {
 		fs.Usage()
 		return exitCode(2)
 	}
-	_, report := config.Load(*path)
-	write := func() error { return report.WriteText(stdout, isTerminal(stdout)) }
+	cfg, report := config.Load(*path)
+	write := writeChecked
 	if *format == "json" {
-		write = func() error { return report.WriteJSON(stdout) }
+		write = writeCheckedJSON
 	}
-	if err := write(); err != nil {
+	if err := write(stdout, report, simulateTLS(cfg)); err != nil {
 		return err
 	}
 	switch {
@@ -38,6 +41,25 @@ func check(args []string, stdout, stderr io.Writer) error {
 		return exitCode(1)
 	}
 	return nil
+}
+
+// writeChecked writes what was found for people, the verdict last.
+func writeChecked(w io.Writer, report *config.Report, listeners []checkedTLS) error {
+	if err := writeTLS(w, listeners); err != nil {
+		return err
+	}
+	return report.WriteText(w, isTerminal(w))
+}
+
+// writeCheckedJSON writes one object. Its key tls is missing if the configuration is not valid.
+func writeCheckedJSON(w io.Writer, report *config.Report, listeners []checkedTLS) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(struct {
+		config.Summary
+		TLS []checkedTLS `json:"tls,omitzero"`
+	}{report.Summary(), listeners})
 }
 
 func isTerminal(w io.Writer) bool {
