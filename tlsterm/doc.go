@@ -9,6 +9,12 @@
 // sends no name). Several certificates for one name are chosen by what the client can
 // verify: ECDSA, then Ed25519, then RSA; file order among equals.
 //
+// # Chains
+//
+// What is sent is the leaf, which is the certificate that the key belongs to, and then each issuer up to the root, whatever the order in
+// its file (buildChain); what is missing comes from other files, what is not needed is left out. Everything that is wrong or unwise is
+// a Finding; only a fatal one keeps a certificate from being used. Examine and Load find the same.
+//
 // # What is agreed on
 //
 // A listener has rules (versions, cipher suites of TLS 1.2, groups, ALPN, client certificates), from a preset and what is set
