@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tickgate/internal/testcert"
 )
 
 var update = flag.Bool("update", false, "rewrite the .want files of testdata")
@@ -93,6 +95,7 @@ func writeCertificates(t *testing.T) (dir string) {
 	writeCertificate(t, dir, "old", -20*day, -10*day, "old.example")
 	writeCertificate(t, dir, "future", 10*day, 365*day, "future.example")
 	writeCertificate(t, dir, "nameless", -day, 365*day)
+	writeChains(t, dir)
 	for name, f := range map[string]struct {
 		size int
 		mode os.FileMode
@@ -113,6 +116,36 @@ func writeCertificates(t *testing.T) (dir string) {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// writeChains makes certificates below two authorities, and files that hold them as they should not.
+func writeChains(t *testing.T, dir string) {
+	t.Helper()
+	root := testcert.Root(t, "chain root")
+	mid := root.Authority(t, "chain mid", nil)
+	leaf := mid.Leaf(t, "chain.example", func(c *x509.Certificate) { c.NotAfter = testNow.AddDate(1, 0, 0) })
+	oldMid := root.Authority(t, "old mid", func(c *x509.Certificate) { c.NotAfter = testNow.AddDate(0, 0, 5) })
+	oldLeaf := oldMid.Leaf(t, "old-chain.example", func(c *x509.Certificate) { c.NotAfter = testNow.AddDate(1, 0, 0) })
+	clientOnly := mid.Leaf(t, "client.example", func(c *x509.Certificate) {
+		c.NotAfter, c.ExtKeyUsage = testNow.AddDate(1, 0, 0), []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	})
+	for name, nodes := range map[string][]*testcert.Node{
+		"chain.pem": {leaf, mid}, "chain-reversed.pem": {root, mid, leaf, oldLeaf}, "chain-leaf.pem": {leaf}, "chain-roots.pem": {root, mid},
+		"chain-old.pem": {oldLeaf, oldMid}, "chain-client.pem": {clientOnly, mid},
+	} {
+		var text []byte
+		for _, n := range nodes {
+			text = append(text, n.PEM()...)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, n := range map[string]*testcert.Node{"chain.key": leaf, "chain-old.key": oldLeaf, "chain-client.key": clientOnly} {
+		if err := os.WriteFile(filepath.Join(dir, name), n.KeyPEM(t), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // writeCertificate writes name.pem and name.key, valid from and to these times

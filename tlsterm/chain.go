@@ -275,7 +275,7 @@ func (b *chainBuilder) missing(top *x509.Certificate) {
 	}
 	where := ""
 	if len(top.IssuingCertificateURL) > 0 {
-		where = fmt.Sprintf(", to be had from %s", list(top.IssuingCertificateURL))
+		where = fmt.Sprintf(", to be had from %s", list(quoted(top.IssuingCertificateURL)))
 	}
 	b.note(CertIssuerMissing, "lacks the issuer of %s, %q%s: clients that do not know it already will not accept the chain (if it is a root of your own, name it in intermediates_file)",
 		about(top), top.Issuer.String(), where)
@@ -400,16 +400,16 @@ func maySign(cert *x509.Certificate) bool {
 }
 
 // signed reports whether parent has signed child, whether or not it may (maySign). A signature that crypto/x509 refuses to look at, as of
-// SHA-1, is taken for good where the names and key identifiers fit: clients do not accept it anyway.
+// SHA-1, is taken for good where the key identifiers fit, too: clients do not accept it anyway.
 func signed(parent, child *x509.Certificate) bool {
 	if !bytes.Equal(parent.RawSubject, child.RawIssuer) {
 		return false
 	}
-	if len(parent.SubjectKeyId) > 0 && len(child.AuthorityKeyId) > 0 && !bytes.Equal(parent.SubjectKeyId, child.AuthorityKeyId) {
-		return false
-	}
 	err := parent.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature)
-	return err == nil || errors.As(err, new(x509.InsecureAlgorithmError))
+	if errors.As(err, new(x509.InsecureAlgorithmError)) {
+		return len(parent.SubjectKeyId) == 0 || len(child.AuthorityKeyId) == 0 || bytes.Equal(parent.SubjectKeyId, child.AuthorityKeyId)
+	}
+	return err == nil
 }
 
 func selfSigned(cert *x509.Certificate) bool { return signed(cert, cert) }

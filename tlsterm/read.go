@@ -31,7 +31,7 @@ type loadedCert struct {
 	info  CertInfo
 
 	from Certificate       // the options
-	sum  [sha256.Size]byte // of what was in the files, and of what is sent
+	sum  [sha256.Size]byte // of what was in the files
 }
 
 // Examine reads and judges the certificates of a listener as Load does, without loading them into anything. A leaf is nil where its certificate
@@ -254,11 +254,14 @@ func (r *reader) load(m *material, prev []*loadedCert) *loadedCert {
 
 // sameFiles finds what was loaded from the same options and the same content.
 func (r *reader) sameFiles(m *material, prev []*loadedCert) *loadedCert {
-	i := slices.IndexFunc(prev, func(lc *loadedCert) bool { return lc.sum == m.sum && reflect.DeepEqual(lc.from, *m.from) })
-	if i < 0 {
-		return nil
+	same := func(lc *loadedCert) bool { return lc.sum == m.sum && reflect.DeepEqual(lc.from, *m.from) }
+	if m.index < len(prev) && same(prev[m.index]) {
+		return prev[m.index] // the common case, which need not look through thousands
 	}
-	return prev[i]
+	if i := slices.IndexFunc(prev, same); i >= 0 {
+		return prev[i]
+	}
+	return nil
 }
 
 func (r *reader) make(m *material, key crypto.PrivateKey, ch *chain) *loadedCert {
