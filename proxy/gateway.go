@@ -69,6 +69,7 @@ type Gateway struct {
 	nextID     atomic.Uint64
 	stores     atomic.Pointer[[]tlsStore]
 	tickets    atomic.Pointer[[]ticketKeys]
+	staplers   atomic.Pointer[[]stapler]
 
 	droppedBefore atomic.Uint64 // by access logs that a reload replaced
 
@@ -131,6 +132,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 	g.access.Store(access)
 	g.stores.Store(&[]tlsStore{})
 	g.tickets.Store(&[]ticketKeys{})
+	g.staplers.Store(&[]stapler{})
 	g.registerMetrics()
 	g.reloadMu.Lock()
 	defer g.reloadMu.Unlock()
@@ -226,6 +228,7 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	g.drainBackendsLocked(snap, cfg.Drain.Window)
 	g.followStoresLocked()
 	g.followTicketsLocked()
+	g.followStaplersLocked()
 	g.meter.Loaded(g.reloads, g.lastLoad)
 	if old != nil {
 		old.retire()

@@ -49,7 +49,10 @@ type listenerPlan struct {
 	opened []*listener
 	next   map[string]*listener
 	change []func()
-	keys   []*tlsterm.Tickets // that did not exist before
+
+	// That did not exist before.
+	keys     []*tlsterm.Tickets
+	staplers []*tlsterm.Stapler
 }
 
 // planListeners opens what is new and prepares what changes, without touching what
@@ -62,7 +65,7 @@ func (g *Gateway) planListeners(cfg *config.Config) (*listenerPlan, error) {
 			return nil, err
 		}
 	}
-	p.primeTickets()
+	p.prime()
 	return p, nil
 }
 
@@ -86,6 +89,7 @@ func (p *listenerPlan) add(l *config.Listener) error {
 	if err := p.openTickets(store, prev); err != nil {
 		return fmt.Errorf("listener %s: %w", l.Listen, err)
 	}
+	p.openStapler(store, prev)
 	if old != nil && sameSockets(&old.cfg, l) {
 		p.next[l.Listen] = old
 		p.change = append(p.change, func() {
@@ -213,6 +217,7 @@ func (g *Gateway) closeListeners() {
 	g.listeners = map[string]*listener{}
 	g.followStoresLocked()
 	g.followTicketsLocked()
+	g.followStaplersLocked()
 }
 
 // accept takes connections from one socket until it is closed.

@@ -51,6 +51,11 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_tls_ticket_source_up", Type: "gauge", Labels: "listener, source (memory, file, redis, off)", Help: "0 while the key files are bad or Redis is away; the keys so far stay in use."},
 	{Name: "tickgate_tls_ticket_source_errors_total", Type: "counter", Labels: "listener, source", Help: "Looks at the key files or at Redis that failed."},
 	{Name: "tickgate_tls_ticket_fallback", Type: "gauge", Labels: "listener, source", Help: "1 while tickets are sealed with a key that Redis does not have, so that other processes cannot resume these sessions."},
+	{Name: "tickgate_tls_ocsp_state", Type: "gauge", Labels: "listener, cert_file, state (as in tlsterm.StapleState: none, waiting, good, revoked, unknown, expired)", Help: "1 for the state that the stapling of a certificate is in, 0 for the others. Only while it is good, an answer is stapled; none is a certificate that there is nobody to ask about."},
+	{Name: "tickgate_tls_ocsp_answer_age_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "Age of the last OCSP answer, good or revoked; 0 without one."},
+	{Name: "tickgate_tls_ocsp_next_update_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When the last OCSP answer expires, in Unix time; 0 without one."},
+	{Name: "tickgate_tls_ocsp_must_staple_missing", Type: "gauge", Labels: "listener, cert_file", Help: "1 while a certificate demands a stapled answer (must-staple) and has none, so that clients that check refuse it."},
+	{Name: "tickgate_tls_ocsp_looks_total", Type: "counter", Labels: "listener, result (as in tlsterm.OCSPResult)", Help: "Answers that responders were asked for or files looked at for, by what came of it."},
 }
 
 // registerMetrics adds them; their values are read when someone asks.
@@ -90,6 +95,7 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="client"}`, g.rates.client.Displaced())
 	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="ja4"}`, g.rates.ja4.Displaced())
 	g.writeTicketMetrics(w)
+	g.writeStapleMetrics(w)
 	g.writeCertificateMetrics(w)
 	g.writePrefaceMetrics(w)
 }

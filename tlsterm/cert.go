@@ -115,6 +115,9 @@ func keyText(key crypto.PublicKey) string {
 	return ""
 }
 
+// keyRanks is how many there are of keyRank.
+const keyRanks = 3
+
 // keyRank orders certificates of one name: an ECDSA signature costs a server about a
 // tenth of an RSA one, and Ed25519 is understood by too few to go first.
 func keyRank(cert *tls.Certificate) int {

@@ -76,13 +76,13 @@ type Certificate struct {
 	KeyFile string `yaml:"key_file" required:"true"`
 	// Server names it answers to: exact, or *.suffix for one label. Default: the names in the certificate.
 	Names []string `yaml:"names"`
+	// File with the answer of an OCSP responder that is stapled to it, DER or PEM, for answers that something else keeps fresh; it is looked at
+	// every ocsp.refresh_min, and when it changes (`watch`). It is verified as one that came over the network. No responder is asked then.
+	OCSPFile string `yaml:"ocsp_file"`
 }
 
 // ClientAuthOptions says which clients have to show a certificate.
 type ClientAuthOptions struct{}
-
-// OCSPOptions says how answers about the revocation of certificates are come by.
-type OCSPOptions struct{}
 
 // HandshakeOptions bounds what handshakes may take of the process.
 type HandshakeOptions struct {

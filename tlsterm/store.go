@@ -26,12 +26,14 @@ type Store struct {
 	config   *tls.Config
 	rules    byName[*tls.Config] // of policies
 	tickets  *Tickets
+	stapler  *Stapler
 	live     *live
 	keyLog   io.Writer // nil if there is none
 
 	content atomic.Pointer[content]
 
-	mu sync.Mutex // one Refresh at a time; no handshake takes it
+	mu     sync.Mutex // one Refresh at a time; no handshake takes it
+	liveMu sync.Mutex // one change of live at a time; guards memory only
 
 	watcher
 }
@@ -61,7 +63,8 @@ type names struct {
 }
 
 // choice is the certificates that answer to one name, the preferred key type
-// first: ECDSA, Ed25519, RSA; and in the order of the options among equals.
+// first: ECDSA, Ed25519, RSA; and in the order of the options among equals. Behind them are, likewise, those
+// that clients may refuse: revoked, or lacking the stapled answer that they demand.
 type choice struct {
 	certs []*tls.Certificate
 }
@@ -77,16 +80,17 @@ var ErrNoCertificates = errors.New("tls: no certificates configured (want at lea
 // refer to one tls.Config. Otherwise certificates that did not change are still shared.
 //
 // While the ticket options are equal, the new store goes on with the session ticket keys of prev, so that a reload costs
-// clients no full handshake. Tickets issued under another policy than its own it refuses all the same, whoever has the
-// keys: a ticket must not resume what the policy would refuse (policy.sum).
+// clients no full handshake. Likewise it goes on with what prev knows of the revocation of certificates. Tickets issued under
+// another policy than its own it refuses all the same, whoever has the keys: a ticket must not resume what the policy would refuse (policy.sum).
 func Load(o *Options, prev *Store) (*Store, error) {
 	s := &Store{opts: o.clone(), live: &live{}}
 	// Stamps before contents: what changes in between is read again.
 	s.files, s.counts = filewatch.New(o.paths()...), &fileCounts{}
 	var known *content
 	var prevTickets *Tickets
+	var prevStapler *Stapler
 	if prev != nil {
-		known, prevTickets, s.counts = prev.content.Load(), prev.tickets, prev.counts
+		known, prevTickets, prevStapler, s.counts = prev.content.Load(), prev.tickets, prev.stapler, prev.counts
 	}
 	var errs []error
 	s.own, s.policies = s.opts.resolve(func(key string, err error) {
@@ -99,7 +103,11 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	if s.tickets, err = loadTickets(o.Tickets, prevTickets); err != nil {
 		return nil, err
 	}
-	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && slices.Equal(known.loaded, next.loaded) {
+	if s.stapler, err = newStapler(o.OCSP, prevStapler, s.restaple); err != nil {
+		return nil, err
+	}
+	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && slices.Equal(known.loaded, next.loaded) && s.stapler.caSum == prevStapler.caSum {
+		prevStapler.recheckFiles()
 		return prev, nil
 	}
 	if err := s.openKeyLog(); err != nil {
@@ -116,6 +124,7 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	if s.opts.JA4 {
 		s.config.GetConfigForClient = s.live.fingerprinted
 	}
+	s.stapler.setCerts(next.loaded)
 	s.publish(next)
 	return s, nil
 }
@@ -146,15 +155,21 @@ func (s *Store) read(known *content) (*content, error) {
 		before = known.loaded
 	}
 	next.loaded, next.findings = readCerts(&s.opts, before, time.Now())
-	return next, errors.Join(append(errs, fatal(next.findings))...)
+	if err := errors.Join(append(errs, fatal(next.findings))...); err != nil {
+		return nil, err
+	}
+	next.describe()
+	return next, nil
 }
 
 // Refresh reads the files again. If all are good and any has changed, handshakes use what they hold from here on;
 // if any is bad, all stays as it was. Bad is also what is not valid at this time in place of what is: nobody renews a certificate
-// with an expired one on purpose. It must not be called by a handshake or a loop.
+// with an expired one on purpose. A new certificate that must be stapled waits for its answer first, at most ocsp.timeout.
+// It must not be called by a handshake or a loop.
 func (s *Store) Refresh() (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stapler.recheckFiles()
 	known := s.content.Load()
 	next, err := s.read(known)
 	if err != nil || slices.Equal(known.loaded, next.loaded) {
@@ -163,7 +178,10 @@ func (s *Store) Refresh() (changed bool, err error) {
 	if err := spoilt(known, next, time.Now()); err != nil {
 		return false, err
 	}
+	s.stapler.setCerts(slices.Concat(known.loaded, next.loaded)) // those so far are still in use
+	s.stapler.Prime()
 	s.publish(next)
+	s.stapler.setCerts(next.loaded)
 	return true, nil
 }
 
@@ -182,8 +200,17 @@ func spoilt(known, next *content, now time.Time) error {
 
 // publish makes next what handshakes use.
 func (s *Store) publish(next *content) {
+	s.liveMu.Lock()
+	defer s.liveMu.Unlock()
 	s.live.Store(s.index(next))
 	s.content.Store(next)
+}
+
+// restaple has handshakes use the answers that the stapler has now.
+func (s *Store) restaple() {
+	s.liveMu.Lock()
+	defer s.liveMu.Unlock()
+	s.live.Store(s.index(s.content.Load()))
 }
 
 // Config returns the configuration for tls.Server. It is shared by all connections
@@ -192,6 +219,9 @@ func (s *Store) Config() *tls.Config { return s.config }
 
 // Tickets returns the ticket keys, which stores of successive reloads share. Whoever uses the store starts and closes them.
 func (s *Store) Tickets() *Tickets { return s.tickets }
+
+// Stapler returns what keeps the stapled answers. Whoever uses the store starts and closes it.
+func (s *Store) Stapler() *Stapler { return s.stapler }
 
 // Certificates describes the certificates in the order of the options.
 func (s *Store) Certificates() []CertInfo { return s.content.Load().infos }
@@ -238,35 +268,55 @@ func (s *Store) openKeyLog() error {
 	return nil
 }
 
-// index sorts the certificates under their names, and describes them in c.
+// index sorts the certificates under their names, with what is stapled to each.
 func (s *Store) index(c *content) *names {
 	n := &names{reject: s.opts.UnknownName == "reject", def: &choice{}, rules: s.rules}
+	avoid := map[*tls.Certificate]bool{}
 	for i, lc := range c.loaded {
+		cert := lc.cert
+		der, last := s.stapler.staple(lc)
+		if der != nil {
+			stapled := *cert
+			stapled.OCSPStaple = der
+			cert = &stapled
+		}
+		avoid[cert] = last
 		for _, name := range lc.names {
 			ch, ok := n.certs.get(name)
 			if !ok {
 				ch = &choice{}
 				n.certs.set(name, ch)
 			}
-			ch.certs = append(ch.certs, lc.cert)
+			ch.certs = append(ch.certs, cert)
 		}
-		// The default is the first certificate together with its twins of another key type.
-		info := lc.info
-		if i == 0 || slices.Equal(lc.names, c.loaded[0].names) {
-			n.def.certs = append(n.def.certs, lc.cert)
-			info.Default = true
+		if c.infos[i].Default {
+			n.def.certs = append(n.def.certs, cert)
 		}
-		c.infos = append(c.infos, info)
 	}
-	n.def.sort()
+	n.def.sort(avoid)
 	for ch := range n.certs.all() {
-		ch.sort()
+		ch.sort(avoid)
 	}
 	return n
 }
 
-func (ch *choice) sort() {
-	slices.SortStableFunc(ch.certs, func(a, b *tls.Certificate) int {
-		return keyRank(a) - keyRank(b)
-	})
+// describe fills in infos.
+func (c *content) describe() {
+	for i, lc := range c.loaded {
+		// The default is the first certificate together with its twins of another key type.
+		info := lc.info
+		info.Default = i == 0 || slices.Equal(lc.names, c.loaded[0].names)
+		c.infos = append(c.infos, info)
+	}
+}
+
+// sort puts those to avoid last.
+func (ch *choice) sort(avoid map[*tls.Certificate]bool) {
+	rank := func(cert *tls.Certificate) int {
+		if avoid[cert] {
+			return keyRank(cert) + keyRanks
+		}
+		return keyRank(cert)
+	}
+	slices.SortStableFunc(ch.certs, func(a, b *tls.Certificate) int { return rank(a) - rank(b) })
 }

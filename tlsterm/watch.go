@@ -122,7 +122,11 @@ func (o *Options) paths() []string {
 		list = append(list, o.IntermediatesFile)
 	}
 	for i := range o.Certificates {
-		list = append(list, o.Certificates[i].CertFile, o.Certificates[i].KeyFile)
+		c := &o.Certificates[i]
+		list = append(list, c.CertFile, c.KeyFile)
+		if c.OCSPFile != "" {
+			list = append(list, c.OCSPFile)
+		}
 	}
 	return list
 }
