@@ -28,6 +28,7 @@ type Stapler struct {
 	caSum   [32]byte            // of what was in it
 	publish func()              // has handshakes use what staple returns
 	ask     func(ctx context.Context, responder string, query []byte) ([]byte, error)
+	spread  func() float64 // in [0, 1), at random
 	counts  *stapleCounts
 	slots   chan struct{} // one in it for each look under way
 	wake    chan struct{} // something has changed for the goroutine of Start
@@ -57,6 +58,7 @@ type stapled struct {
 	file         string            // looked at in place of responders; "" is none
 	responders   []string          // asked one after the other, as they fail
 	query        []byte
+	first        chan struct{} // closed after the first look
 
 	// Guarded by Stapler.mu.
 	stapling
@@ -103,7 +105,7 @@ type StapleStats struct {
 // newStapler makes one for certificates that follow is told of. What prev, which may be nil, knows of the same certificates is taken over.
 func newStapler(o OCSPOptions, prev *Stapler, publish func()) (*Stapler, error) {
 	s := &Stapler{
-		opts: o.withDefaults(), publish: publish, ask: askResponder, counts: &stapleCounts{},
+		opts: o.withDefaults(), publish: publish, ask: askResponder, spread: rand.Float64, counts: &stapleCounts{},
 		slots: make(chan struct{}, maxOCSPLooks), wake: make(chan struct{}, 1),
 	}
 	var err error
@@ -118,6 +120,9 @@ func newStapler(o OCSPOptions, prev *Stapler, publish func()) (*Stapler, error) 
 		for _, c := range prev.certs {
 			was := *c
 			was.busy = false // what is under way is prev's
+			if !was.looked {
+				was.first = make(chan struct{})
+			}
 			s.certs, s.byID[c.id] = append(s.certs, &was), &was
 		}
 	}
@@ -148,7 +153,7 @@ func (s *Stapler) setCerts(loaded []*loadedCert) {
 func (s *Stapler) newStapled(lc *loadedCert) *stapled {
 	leaf := lc.cert.Leaf
 	c := &stapled{
-		id:   idOf(lc),
+		id: idOf(lc), first: make(chan struct{}),
 		leaf: leaf, issuer: issuerOf(lc.cert.Certificate, leaf, s.issuers), must: mustStaple(leaf),
 	}
 	if s.opts.Stapling == staplingOff {
@@ -243,18 +248,22 @@ func (s *Stapler) staple(lc *loadedCert) (der []byte, avoid bool) {
 func (s *Stapler) Prime() {
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.Timeout)
 	defer cancel()
-	var wg sync.WaitGroup
 	for _, c := range s.claim(func(c *stapled) bool { return c.must && !c.looked }) {
-		wg.Go(func() {
+		go func() {
 			select {
 			case s.slots <- struct{}{}:
 				s.look(ctx, c)
 			case <-ctx.Done():
 				s.release(c)
 			}
-		})
+		}()
 	}
-	wg.Wait()
+	for _, first := range s.awaited() { // also those that the goroutine of Start was faster to look at
+		select {
+		case <-first:
+		case <-ctx.Done():
+		}
+	}
 	s.settle(time.Now())
 }
 
@@ -337,6 +346,18 @@ func (s *Stapler) claim(wanted func(*stapled) bool) []*stapled {
 	return list
 }
 
+// awaited returns what is closed when certificates that must be stapled have been looked at for the first time.
+func (s *Stapler) awaited() (list []<-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.certs {
+		if c.must && !c.looked && c.source() != "" {
+			list = append(list, c.first)
+		}
+	}
+	return list
+}
+
 func (s *Stapler) release(c *stapled) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -388,11 +409,14 @@ func (s *Stapler) look(ctx context.Context, c *stapled) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.busy = false
+	if !c.looked {
+		close(c.first)
+	}
 	event, tell := c.take(answer, err, now, func(left time.Duration, failures int) time.Duration {
 		if c.file != "" {
 			return s.opts.RefreshMin // a look at a file costs nothing
 		}
-		return ocspWait(&s.opts, left, failures, rand.Float64())
+		return ocspWait(&s.opts, left, failures, s.spread())
 	})
 	s.counts.results[c.last].Add(1)
 	if tell {

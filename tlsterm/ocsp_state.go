@@ -1,6 +1,7 @@
 package tlsterm
 
 import (
+	"bytes"
 	"time"
 )
 
@@ -51,7 +52,7 @@ type StapleEvent uint8
 const (
 	StapleFailed    StapleEvent = iota // looks for an answer fail, or now fail for another reason
 	StapleRecovered                    // they succeed again
-	StapleRevoking                     // a look found that the certificate is revoked; told each time
+	StapleRevoking                     // an answer says that the certificate is revoked; told of each new one
 	StapleEnded                        // the good answer has expired
 	StapleMissing                      // a certificate that must be stapled is not
 )
@@ -74,7 +75,8 @@ func (s *stapling) take(a *ocspAnswer, err error, now time.Time, wait func(left 
 	before, failed := s.last, s.failures > 0
 	s.looked, s.err = true, err
 	s.last = ocspOutcome(a, err)
-	if err == nil && s.isNews(a, now) {
+	news := err == nil && s.isNews(a, now)
+	if news {
 		s.keep(a)
 	}
 	if s.last <= OCSPRevoked {
@@ -85,7 +87,7 @@ func (s *stapling) take(a *ocspAnswer, err error, now time.Time, wait func(left 
 	s.next = now.Add(wait(s.left(now), s.failures))
 	switch {
 	case s.last == OCSPRevoked:
-		return StapleRevoking, true
+		return StapleRevoking, news
 	case s.failures > 0:
 		return StapleFailed, !failed || before != s.last
 	}
@@ -99,11 +101,11 @@ func ocspOutcome(a *ocspAnswer, err error) OCSPResult {
 	return a.status
 }
 
-// isNews reports whether an answer may take the place of the one so far. One made before it may not while that is valid: caches on the way
-// give such ones now and then, and whoever wants to hide a revocation would.
+// isNews reports whether an answer takes the place of the one so far. The same one does not, and one made before it may not while that is
+// valid: caches on the way give such ones now and then, and whoever wants to hide a revocation would.
 func (s *stapling) isNews(a *ocspAnswer, now time.Time) bool {
 	for _, known := range []*ocspAnswer{s.good, s.revoked} {
-		if known.valid(now) && a.thisUpdate.Before(known.thisUpdate) {
+		if known != nil && bytes.Equal(a.der, known.der) || known.valid(now) && a.thisUpdate.Before(known.thisUpdate) {
 			return false
 		}
 	}

@@ -115,6 +115,8 @@ type Request struct {
 	Names               []string
 	KeyType             selfsigned.KeyType
 	NotBefore, NotAfter time.Time
+	// Alter, if it is set, changes the certificate before it is signed.
+	Alter func(tmpl *x509.Certificate)
 }
 
 // NewCA makes a root and an intermediate.
@@ -144,6 +146,9 @@ func (ca *CA) Issue(tb testing.TB, r Request) *Pair {
 	if err != nil {
 		tb.Fatalf("make template: %s", err)
 	}
+	if r.Alter != nil {
+		r.Alter(tmpl)
+	}
 	key := newKey(tb, r.KeyType)
 	chain := selfsigned.EncodeCert(sign(tb, tmpl, ca.inter, key, ca.interKey))
 	keyPEM, err := selfsigned.EncodeKey(key)
@@ -153,6 +158,9 @@ func (ca *CA) Issue(tb testing.TB, r Request) *Pair {
 	chain = append(chain, selfsigned.EncodeCert(ca.inter.Raw)...)
 	return &Pair{CertPEM: chain, KeyPEM: keyPEM, root: ca.root}
 }
+
+// Issuer returns the certificate that leaves are issued with, and its key, for lists and answers on their revocation.
+func (ca *CA) Issuer() (*x509.Certificate, crypto.Signer) { return ca.inter, ca.interKey }
 
 // Pool returns the roots with which a client accepts what the CA issued.
 func (ca *CA) Pool() *x509.CertPool {
