@@ -28,7 +28,7 @@ SCRIPTS       := $(wildcard scripts/*.sh) .ci/run
 export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race test-redis lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler redis-server
+.PHONY: help build run test race test-redis test-openssl lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler redis-server openssl
 
 help: ## show this list
 	@printf '\n  tickgate\n\n'
@@ -53,6 +53,10 @@ test-redis: go c-compiler redis-server ## run the tests that need a redis-server
 	$(GO) vet -tags redis ./internal/ticketstore ./proxy
 	CGO_ENABLED=1 $(GO) test -race -count=1 -tags redis -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./internal/ticketstore
 	CGO_ENABLED=1 $(GO) test -race -count=1 -tags redis -run Redis -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./proxy
+
+test-openssl: go c-compiler openssl ## run the tests that need the program openssl, with the race detector
+	$(GO) vet -tags openssl ./tlsterm
+	CGO_ENABLED=1 $(GO) test -race -count=1 -tags openssl -run OpenSSL -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./tlsterm
 
 lint: fmt vet staticcheck arch shell ## check formatting, vet, staticcheck, architecture, scripts
 
@@ -148,3 +152,10 @@ redis-server:
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server; \
 		else echo 'A Redis server is needed: apt-get install redis-server' >&2; exit 1; fi; }
+
+# The tests with the build tag openssl ask a responder of its own.
+openssl:
+	@command -v openssl >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends openssl; \
+		else echo 'OpenSSL is needed: apt-get install openssl' >&2; exit 1; fi; }
