@@ -96,6 +96,7 @@ func writeCertificates(t *testing.T) (dir string) {
 	writeCertificate(t, dir, "future", 10*day, 365*day, "future.example")
 	writeCertificate(t, dir, "nameless", -day, 365*day)
 	writeChains(t, dir)
+	writeStaples(t, dir)
 	for name, f := range map[string]struct {
 		size int
 		mode os.FileMode

@@ -25,7 +25,7 @@ func (v *validator) listenerTLS(path string, o *tlsterm.Options) {
 
 // certificates judges the certificates of a listener as the running gateway does, and the names that they answer to.
 func (v *validator) certificates(path string, o *tlsterm.Options) {
-	leaves, findings := tlsterm.Examine(o, v.machine.now())
+	chains, findings := tlsterm.Examine(o, v.machine.now())
 	for _, f := range findings {
 		at := path
 		if f.Index >= 0 {
@@ -33,16 +33,22 @@ func (v *validator) certificates(path string, o *tlsterm.Options) {
 		}
 		v.finding(at, f)
 	}
+	ocspCA := v.listenerOCSP(path+".ocsp", &o.OCSP)
 	owners := map[string]int{} // by name and kind of key, since of two kinds each client gets the better one that it understands
 	for i := range o.Certificates {
 		c := &o.Certificates[i]
+		var leaf *x509.Certificate
+		if len(chains[i]) > 0 {
+			leaf = chains[i][0]
+			v.stapling(fmt.Sprintf("%s.certificates[%d]", path, i), c, chains[i], &o.OCSP, ocspCA)
+		}
 		for j := range c.Names {
 			name := fmt.Sprintf("%s.certificates[%d].names[%d]", path, i, j)
-			v.serverName(name, &c.Names[j], leaves[i])
-			if leaves[i] == nil {
+			v.serverName(name, &c.Names[j], leaf)
+			if leaf == nil {
 				continue
 			}
-			owner := c.Names[j] + " " + leaves[i].PublicKeyAlgorithm.String()
+			owner := c.Names[j] + " " + leaf.PublicKeyAlgorithm.String()
 			if first, again := owners[owner]; again {
 				v.warn(name, "has no effect: %q is answered with certificates[%d]", c.Names[j], first)
 				continue

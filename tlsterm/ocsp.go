@@ -154,7 +154,7 @@ func (s *Stapler) newStapled(lc *loadedCert) *stapled {
 	leaf := lc.cert.Leaf
 	c := &stapled{
 		id: idOf(lc), first: make(chan struct{}),
-		leaf: leaf, issuer: issuerOf(lc.cert.Certificate, leaf, s.issuers), must: mustStaple(leaf),
+		leaf: leaf, issuer: issuerOf(leaf, slices.Concat(parsed(lc.cert.Certificate[1:]), s.issuers)), must: MustStaple(leaf),
 	}
 	if s.opts.Stapling == staplingOff {
 		return c
@@ -431,7 +431,7 @@ func (s *Stapler) look(ctx context.Context, c *stapled) {
 // answer gets and verifies an answer. The error is an OCSPError.
 func (s *Stapler) answer(ctx context.Context, c *stapled, source string) (*ocspAnswer, error) {
 	if c.issuer == nil {
-		return nil, ocspErrorf(OCSPNoIssuer, "the certificate of its issuer %q is neither in the file nor in ocsp.ca_file", c.leaf.Issuer)
+		return nil, ocspErrorf(OCSPNoIssuer, "%w (want %q)", ErrNoIssuer, c.leaf.Issuer)
 	}
 	var der []byte
 	var err error

@@ -177,13 +177,13 @@ func readOCSP(der []byte, leaf, issuer *x509.Certificate, now time.Time) (*ocspA
 func openOCSP(der []byte) (basic ocspBasic, bare []byte, err error) {
 	var env ocspEnvelope
 	if err := unmarshalAll(der, &env); err != nil {
-		return basic, nil, ocspErrorf(OCSPMalformed, "it is no OCSP response: %w", err)
+		return basic, nil, ocspErrorf(OCSPMalformed, "it is no OCSP response")
 	}
 	if status := ocsp.ResponseStatus(env.Status); status != ocsp.Success {
 		return basic, nil, ocspErrorf(OCSPResponderError, "the responder has no answer: %s", status)
 	}
 	if err := unmarshalAll(env.Response.DER, &basic); err != nil {
-		return basic, nil, ocspErrorf(OCSPMalformed, "it is no basic OCSP response: %w", err)
+		return basic, nil, ocspErrorf(OCSPMalformed, "it is an OCSP response of an unknown kind, or broken")
 	}
 	without := basic
 	without.Certs = nil
@@ -191,7 +191,7 @@ func openOCSP(der []byte) (basic ocspBasic, bare []byte, err error) {
 		bare, err = asn1.Marshal(env)
 	}
 	if err != nil {
-		return basic, nil, ocspErrorf(OCSPMalformed, "it is no basic OCSP response: %w", err)
+		return basic, nil, ocspErrorf(OCSPMalformed, "it is an OCSP response of an unknown kind, or broken")
 	}
 	return basic, bare, nil
 }
@@ -208,7 +208,7 @@ func unmarshalAll(der []byte, into any) error {
 func isAbout(data []byte, leaf, issuer *x509.Certificate) error {
 	var d ocspData
 	if err := unmarshalAll(data, &d); err != nil {
-		return ocspErrorf(OCSPMalformed, "it is no basic OCSP response: %w", err)
+		return ocspErrorf(OCSPMalformed, "it is an OCSP response of an unknown kind, or broken")
 	}
 	for i := range d.Singles {
 		id := &d.Singles[i].ID
@@ -300,8 +300,8 @@ var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
 const statusRequest = 5
 
-// mustStaple reports whether a certificate demands a stapled answer.
-func mustStaple(leaf *x509.Certificate) bool {
+// MustStaple reports whether a certificate demands a stapled answer (RFC 7633).
+func MustStaple(leaf *x509.Certificate) bool {
 	for _, ext := range leaf.Extensions {
 		if !ext.Id.Equal(oidTLSFeature) {
 			continue
@@ -314,13 +314,43 @@ func mustStaple(leaf *x509.Certificate) bool {
 	return false
 }
 
-// issuerOf returns the certificate among those of the chain and of others that leaf is signed with, or nil.
-func issuerOf(chain [][]byte, leaf *x509.Certificate, others []*x509.Certificate) *x509.Certificate {
-	for _, der := range chain[1:] {
-		if c, err := x509.ParseCertificate(der); err == nil {
-			others = append(others[:len(others):len(others)], c)
+// ErrNoIssuer says that no answer can be verified, since the issuer's certificate is missing.
+var ErrNoIssuer = errors.New("the certificate of the issuer is neither in the certificate file nor in ocsp.ca_file")
+
+// CheckOCSP tells why the content of an ocsp_file would not be stapled to the first certificate of a chain, whose issuer is in the chain or in
+// the file of ocsp.ca_file; nil if it would be.
+func CheckOCSP(answer []byte, chain []*x509.Certificate, caPEM []byte, now time.Time) error {
+	issuer := issuerOf(chain[0], slices.Concat(chain[1:], certificates(caPEM)))
+	if issuer == nil {
+		return ocspErrorf(OCSPNoIssuer, "%w", ErrNoIssuer)
+	}
+	a, err := readOCSP(ocspText(answer), chain[0], issuer, now)
+	switch {
+	case err != nil:
+		return err
+	case a.status == OCSPRevoked:
+		return ocspErrorf(OCSPRevoked, "the certificate was revoked on %s", a.revokedAt)
+	case a.status == OCSPUnknown:
+		return ocspErrorf(OCSPUnknown, "the responder does not know the certificate")
+	}
+	return nil
+}
+
+// certificates returns those of a PEM file that can be parsed.
+func certificates(data []byte) (list []*x509.Certificate) {
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return list
+		}
+		if c, err := x509.ParseCertificate(block.Bytes); isCert(block.Type) && err == nil {
+			list = append(list, c)
 		}
 	}
+}
+
+// issuerOf returns the certificate among others that leaf is signed with, or nil.
+func issuerOf(leaf *x509.Certificate, others []*x509.Certificate) *x509.Certificate {
 	for _, c := range others {
 		if bytes.Equal(c.RawSubject, leaf.RawIssuer) && leaf.CheckSignatureFrom(c) == nil {
 			return c

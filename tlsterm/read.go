@@ -34,18 +34,29 @@ type loadedCert struct {
 	sum  [sha256.Size]byte // of what was in the files
 }
 
-// Examine reads and judges the certificates of a listener as Load does, without loading them into anything. A leaf is nil where its certificate
-// cannot be used. Options without a file name, and names that are none, are not commented on: who has decoded the options has said so.
-func Examine(o *Options, now time.Time) (leaves []*x509.Certificate, findings []*Finding) {
+// Examine reads and judges the certificates of a listener as Load does, without loading them into anything. A chain, as it would be sent, begins with
+// its leaf, and is empty where its certificate cannot be used. Options without a file name, and names that are none, are not commented on: who has decoded the
+// options has said so.
+func Examine(o *Options, now time.Time) (chains [][]*x509.Certificate, findings []*Finding) {
 	certs, findings := readCerts(o, nil, now)
 	for _, lc := range certs {
-		var leaf *x509.Certificate
+		var chain []*x509.Certificate
 		if lc != nil {
-			leaf = lc.cert.Leaf
+			chain = append([]*x509.Certificate{lc.cert.Leaf}, parsed(lc.cert.Certificate[1:])...)
 		}
-		leaves = append(leaves, leaf)
+		chains = append(chains, chain)
 	}
-	return leaves, findings
+	return chains, findings
+}
+
+// parsed returns those certificates in DER that can be parsed.
+func parsed(ders [][]byte) (list []*x509.Certificate) {
+	for _, der := range ders {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // ExamineClient judges the certificate that the gateway shows to a server. The chain is not completed, and may end below an issuer that only

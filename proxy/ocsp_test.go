@@ -1,0 +1,161 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"tickgate/internal/testcert"
+	"tickgate/internal/testkit"
+)
+
+// responder answers on one certificate over HTTP.
+type responder struct {
+	*httptest.Server
+	status atomic.Int64 // of package ocsp; down answers with an HTTP status
+	asked  atomic.Int64
+}
+
+const down = -1
+
+func newResponder(t *testing.T, ca *testcert.CA, leaf func() *x509.Certificate) *responder {
+	t.Helper()
+	r := &responder{}
+	issuer, key := ca.Issuer()
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		r.asked.Add(1)
+		status := r.status.Load()
+		if status == down {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		now := time.Now()
+		der, err := ocsp.CreateResponse(issuer, issuer, ocsp.Response{
+			Status: int(status), SerialNumber: leaf().SerialNumber, RevokedAt: now, ThisUpdate: now.Add(-time.Second), NextUpdate: now.Add(time.Hour),
+		}, key)
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = w.Write(der)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// stapledTo returns what is stapled in a handshake.
+func stapledTo(t *testing.T, ca *testcert.CA, addr string) []byte {
+	t.Helper()
+	c := testkit.DialTLS(t, addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+	defer c.Close()
+	expectStatus(t, addr, c.Do(get("/")), 200)
+	return c.Conn.(*tls.Conn).ConnectionState().OCSPResponse
+}
+
+// TestStaplingProcess goes through the life of a process whose certificate must be stapled.
+func TestStaplingProcess(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewCA(t)
+	var leaf *x509.Certificate
+	r := newResponder(t, ca, func() *x509.Certificate { return leaf })
+	pair := ca.Issue(t, testcert.Request{Alter: func(c *x509.Certificate) {
+		c.OCSPServer = []string{r.URL}
+		c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+	}})
+	leaf = pair.Leaf(t)
+	certFile, keyFile := pair.Files(t)
+	addr := testkit.FreeAddr(t)
+	config := func(options string) string {
+		return fmt.Sprintf("routes: [{static_response: {body: ok}}]\nlisteners: [{listen: %q, acceptors: 1, tls: {ocsp: {%s}, certificates: [{cert_file: %q, key_file: %q}]}}]\n",
+			addr, options, certFile, keyFile)
+	}
+	const hasty = "refresh_min: 100ms, refresh_max: 1s, timeout: 30s"
+	state := func(word string) string {
+		return fmt.Sprintf("tickgate_tls_ocsp_state{listener=%q,cert_file=%q,state=%q}", addr, certFile, word)
+	}
+	missing := fmt.Sprintf("tickgate_tls_ocsp_must_staple_missing{listener=%q,cert_file=%q}", addr, certFile)
+	// 1. The first handshake has an answer.
+	g := testkit.StartGateway(t, config(hasty))
+	staple := stapledTo(t, ca, addr)
+	if _, err := ocsp.ParseResponse(staple, nil); err != nil {
+		t.Errorf("1: %v", err)
+	}
+	if g.Metric(state("good")) != 1 || g.Metric(state("waiting")) != 0 || g.Metric(missing) != 0 {
+		t.Error("1: the metrics do not say that it is good")
+	}
+	// 2. The responder fails: the answer serves on, over a reload, too.
+	r.status.Store(down)
+	g.WaitLog("no OCSP answer that could be stapled")
+	g.WaitUntil("failures", func() bool {
+		return g.Metric(fmt.Sprintf("tickgate_tls_ocsp_looks_total{listener=%q,result=%q}", addr, "http_status")) > 1
+	})
+	if code, body := g.Reload(config(hasty + ", ca_file: " + ca.RootFile(t))); code != 200 {
+		t.Fatalf("2: %d %s", code, body)
+	}
+	if stapledTo(t, ca, addr) == nil || g.Metric(state("good")) != 1 {
+		t.Error("2: the answer is gone")
+	}
+	r.status.Store(ocsp.Good)
+	g.WaitLog("OCSP answers come again")
+	// 3. It is revoked.
+	r.status.Store(ocsp.Revoked)
+	g.WaitLog("IS REVOKED")
+	g.WaitUntil("the state", func() bool { return g.Metric(state("revoked")) == 1 })
+	g.WaitUntil("nothing to be stapled", func() bool { return stapledTo(t, ca, addr) == nil })
+	if g.Metric(missing) != 1 {
+		t.Error("3: that must be stapled is not missed")
+	}
+	// 4. A restart without a responder: it serves, and says what is missing.
+	g.Signal(syscall.SIGTERM)
+	g.WaitExit(20 * time.Second)
+	r.status.Store(down)
+	g = testkit.StartGateway(t, config(hasty))
+	if stapledTo(t, ca, addr) != nil || g.Metric(state("waiting")) != 1 || g.Metric(missing) != 1 {
+		t.Error("4: stapled from nowhere, or not missed")
+	}
+	g.WaitLog("demands a stapled OCSP answer")
+	// 5. Off: nobody is asked.
+	if code, body := g.Reload(config("stapling: off")); code != 200 {
+		t.Fatalf("5: %d %s", code, body)
+	}
+	if g.Metric(state("none")) != 1 {
+		t.Error("5: it is not off")
+	}
+}
+
+// TestStaplersEnd looks for staplers of gone listeners.
+func TestStaplersEnd(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewCA(t)
+	plain := "routes: [{static_response: {body: ok}}]\nlisteners: [{listen: \"127.0.0.1:0\", acceptors: 1}]\n"
+	secure := func(preset string) string {
+		return fmt.Sprintf("routes: [{static_response: {body: ok}}]\nlisteners: [{listen: \"127.0.0.1:0\", acceptors: 1, tls: {preset: %s, certificates: [%s]}}]\n",
+			preset, certificate(t, ca.Issue(t, testcert.Request{})))
+	}
+	g := newGateway(t, secure("modern"))
+	running := func() int { return len(*g.staplers.Load()) }
+	first := (*g.staplers.Load())[0].Stapler
+	if running() != 1 {
+		t.Fatalf("%d staplers, want 1", running())
+	}
+	if err := g.Reload(parseConfig(t, secure("intermediate"))); err != nil {
+		t.Fatal(err)
+	}
+	if second := (*g.staplers.Load())[0].Stapler; second == first || running() != 1 {
+		t.Errorf("the same stapler %t, %d of them", second == first, running())
+	}
+	if err := g.Reload(parseConfig(t, plain)); err != nil {
+		t.Fatal(err)
+	}
+	if running() != 0 {
+		t.Errorf("%d staplers without TLS, want 0", running())
+	}
+}
