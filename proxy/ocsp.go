@@ -68,8 +68,10 @@ func (g *Gateway) reportStaple(listen string, r tlsterm.StapleReport) {
 		g.log.Info().Str("listen", listen).Str("cert_file", r.CertFile).Str("source", r.Source).Stringer("state", r.State).
 			Msg("OCSP answers come again")
 	case tlsterm.StapleEnded:
-		g.log.Warn().Str("listen", listen).Str("cert_file", r.CertFile).Str("source", r.Source).
-			Msg("OCSP answer has expired, nothing is stapled until another one comes")
+		if e := g.log.Event(warnLevel, "ocsp_expired"); e != nil {
+			e.Str("listen", listen).Str("cert_file", r.CertFile).Str("source", r.Source).
+				Msg("OCSP answer has expired, nothing is stapled until another one comes")
+		}
 	case tlsterm.StapleFailed:
 		e := g.log.Event(warnLevel, "ocsp_failed")
 		if e == nil {

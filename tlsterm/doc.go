@@ -43,6 +43,12 @@
 // immutable ticketSet behind an atomic pointer. Keys come from memory, from files or from a KeySource such as Redis, which
 // one goroutine of Tickets looks at: no handshake waits for it, and what cannot be read leaves the last keys in place.
 //
+// # Revocation
+//
+// A Stapler keeps, for each certificate, the last good answer of an OCSP responder. It asks in the background, verifies what comes (readOCSP), and has
+// the Store make live anew with copies of the certificates that hold the answers, so that handshakes find them there and know of nothing else. What is
+// decided stands in stapling and ocspWait, which do nothing and are told the time.
+//
 // # Handshakes
 //
 // The package does not run them: a caller does, with tls.Server(conn, store.Config()) and a

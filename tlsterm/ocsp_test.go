@@ -114,7 +114,7 @@ const anyNumber = -1
 // is checks the state of the first certificate after some time, how often the desk was asked since the last check, and what was reported.
 func (d *desk) is(step string, after time.Duration, state StapleState, asked int, events ...StapleEvent) {
 	d.t.Helper()
-	time.Sleep(after)
+	<-time.After(after) // by the simulated clock
 	synctest.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
