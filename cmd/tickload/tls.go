@@ -28,6 +28,7 @@ func runTLS(ctx context.Context, args []string, out, errOut io.Writer) error {
 	fs.DurationVar(&o.Duration, "duration", 10*time.Second, "length of the run, warm-up included; 0 is until a signal")
 	fs.DurationVar(&o.Warmup, "warmup", 0, "time at the start that is not counted")
 	fs.IntVar(&o.ResumePercent, "resume", 0, "share of the connections that offer an earlier session, in per cent")
+	returns := fs.String("return-after", "", "time after which a client comes back with its session, or a range of which it is drawn: 10s, 0s-18s; at once by default")
 	groups := fs.String("groups", "", "groups to offer, of X25519MLKEM768, X25519, P-256, P-384, P-521 (comma-separated); Go's choice by default")
 	versions := fs.String("versions", "", "TLS version, or a range: 1.2, 1.3, 1.2-1.3 (the default)")
 	alpn := fs.String("alpn", "http/1.1", "protocols to offer (comma-separated); empty offers none")
@@ -40,6 +41,7 @@ func runTLS(ctx context.Context, args []string, out, errOut io.Writer) error {
 	examples(fs,
 		"tickload tls -url https://127.0.0.1:8443 -insecure -rate 200",
 		"tickload tls -url https://127.0.0.1:8443 -insecure -conns 4 -duration 30s -warmup 5s -resume 80",
+		"tickload tls -url https://127.0.0.1:8443 -insecure -rate 100 -duration 1m -resume 100 -return-after 0s-18s",
 		"tickload tls -url https://127.0.0.1:8443/health -insecure -versions 1.3 -groups X25519 -request -json")
 	if err := parse(fs, args); err != nil {
 		return err
@@ -52,6 +54,9 @@ func runTLS(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return misused(fs, err.Error())
 	}
 	if o.MinVersion, o.MaxVersion, err = tlsload.ParseVersions(*versions); err != nil {
+		return misused(fs, err.Error())
+	}
+	if o.ReturnAfter, o.ReturnWithin, err = tlsload.ParseReturn(*returns); err != nil {
 		return misused(fs, err.Error())
 	}
 	o.ALPN = tlsload.ParseALPN(*alpn)

@@ -38,6 +38,7 @@ type outcome struct {
 	state     tls.ConnectionState // of OK
 	wanted    bool                // to resume
 	offered   bool                // a session
+	age       time.Duration       // of the session offered
 	tickets   int                 // that came
 	awaited   bool                // a ticket was waited for
 	unclosed  bool                // the server did not close in time, or with RST
@@ -46,6 +47,9 @@ type outcome struct {
 	done      time.Time     // when the client had what it wanted, or had failed
 	in, out   int64         // bytes, of TLS
 }
+
+// refused says that the session offered was not resumed.
+func (o *outcome) refused() bool { return o.offered && o.handshake > 0 && !o.state.DidResume }
 
 // counted counts the bytes of a connection. Its goroutine owns it.
 type counted struct {
@@ -115,7 +119,7 @@ func (w *worker) connection(ctx context.Context, i int) (o outcome) {
 	}
 	o.tickets, o.in, o.out = w.cache.tickets, conn.in, conn.out
 	if o.offered && o.state.DidResume && o.tickets == 0 {
-		w.r.sessions.put(w.cache.offer) // TLS 1.2 goes on with the old ticket
+		w.r.sessions.put(w.cache.offer, time.Now()) // TLS 1.2 goes on with the old ticket
 	}
 	return o
 }
@@ -124,10 +128,14 @@ func (w *worker) connection(ctx context.Context, i int) (o outcome) {
 func (w *worker) choose(o *outcome) {
 	w.cache.offer, w.cache.tickets, w.cache.onTicket = nil, 0, nil
 	o.wanted = w.dice.IntN(100) < w.r.ResumePercent
-	if o.wanted {
-		w.cache.offer = w.r.sessions.take()
+	if !o.wanted {
+		return
 	}
-	o.offered = w.cache.offer != nil
+	now := time.Now()
+	taken, ok := w.r.sessions.take(now)
+	if ok {
+		w.cache.offer, o.offered, o.age = taken.state, true, now.Sub(taken.came)
+	}
 }
 
 // talk performs the handshake and, if wanted, one request.

@@ -20,7 +20,9 @@
 // come, for at most two seconds, so that a later one can resume. Each is offered once, as
 // RFC 8446 appendix C.4 wants, unless the connection that it opened brings no other. The first
 // handshakes of a run have nothing to resume, which Result.NoSession counts; a warm-up
-// takes them out of the figures.
+// takes them out of the figures. With Options.ReturnWithin clients stay away for a while before
+// they come back, in which a server may have changed its keys; Result.SessionAge and Result.RefusedAge
+// say how old the sessions were that were offered, and those that were refused.
 //
 // # Its own cost
 //

@@ -38,6 +38,10 @@ type Options struct {
 
 	// ResumePercent of the connections offer a session of an earlier one.
 	ResumePercent int
+	// ReturnAfter and ReturnWithin are the shortest and the longest time that a client stays away before it comes
+	// back with its session, drawn evenly from Seed. A connection that should resume when no session is due yet has
+	// none to offer, which Result.NoSession counts. Zero values have sessions used as soon as they are there.
+	ReturnAfter, ReturnWithin time.Duration
 	// Groups for the key exchange that are offered, nil for Go's choice. Their order does not
 	// matter: crypto/tls has its own. MinVersion and MaxVersion as in tls.Config; 0 is TLS 1.2 to 1.3.
 	Groups                 []tls.CurveID
@@ -63,6 +67,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("%w: %v of warm-up in %v", ErrOptions, o.Warmup, o.Duration)
 	case o.ResumePercent < 0 || o.ResumePercent > 100:
 		return fmt.Errorf("%w: %d %% to resume", ErrOptions, o.ResumePercent)
+	case o.ReturnAfter < 0 || o.ReturnWithin < o.ReturnAfter:
+		return fmt.Errorf("%w: sessions return after %v to %v", ErrOptions, o.ReturnAfter, o.ReturnWithin)
 	case o.MinVersion != 0 && o.MaxVersion != 0 && o.MinVersion > o.MaxVersion:
 		return fmt.Errorf("%w: %s at least and %s at most", ErrOptions, tls.VersionName(o.MinVersion), tls.VersionName(o.MaxVersion))
 	case o.Request && (o.Addr != "" || slices.Contains(o.ALPN, "h2")):
@@ -132,6 +138,24 @@ func ParseVersions(text string) (lowest, highest uint16, err error) {
 		return 0, 0, fmt.Errorf("%w: versions %q (want 1.0 to 1.3, or a range such as 1.2-1.3)", ErrOptions, text)
 	}
 	return lowest, highest, nil
+}
+
+// ParseReturn reads a time span, or a range of two: "10s", "0s-18s"; "" is 0, 0.
+func ParseReturn(text string) (least, most time.Duration, err error) {
+	if text == "" {
+		return 0, 0, nil
+	}
+	low, high, isRange := strings.Cut(text, "-")
+	if !isRange {
+		high = low
+	}
+	if least, err = time.ParseDuration(strings.TrimSpace(low)); err == nil {
+		most, err = time.ParseDuration(strings.TrimSpace(high))
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: times to return %q (want a time such as 10s, or a range such as 0s-18s): %w", ErrOptions, text, err)
+	}
+	return least, most, nil
 }
 
 // ParseALPN reads a comma-separated list of protocols; "" is nil.

@@ -59,6 +59,10 @@ type Result struct {
 	Handshake   latency.Summary `json:"handshake"`
 	FullTime    latency.Summary `json:"full_time"`
 	ResumedTime latency.Summary `json:"resumed_time"`
+	// SessionAge is how old the sessions were that were offered, RefusedAge how old those were that the server
+	// refused.
+	SessionAge latency.Summary `json:"session_age"`
+	RefusedAge latency.Summary `json:"refused_age"`
 	// SendLag is how late connections began although one was free (open loop).
 	SendLag   latency.Summary `json:"send_lag"`
 	PerSecond []Second        `json:"per_second"`
@@ -135,6 +139,7 @@ func (r *run) result() *Result {
 		Seconds: max(r.took, 0).Seconds(), BytesIn: n.in, BytesOut: n.out,
 		Latency: t.latency.Summary(), Connect: t.connect.Summary(), Handshake: t.handshake.Summary(),
 		FullTime: t.full.Summary(), ResumedTime: t.resumed.Summary(), SendLag: r.lag.Summary(),
+		SessionAge: t.age.Summary(), RefusedAge: t.refusedAge.Summary(),
 		PerSecond: t.seconds, Curve: t.latency.Curve(), HDR: hdr,
 		CPUSeconds: r.cost.CPU.Seconds(), MachineBusy: r.cost.Busy, ToolShare: r.cost.OfBusy,
 		Bottleneck: r.bottleneck(), FirstError: t.first,
@@ -170,6 +175,7 @@ func (r *Result) WriteTo(w io.Writer) (int64, error) {
 	line("handshakes", "%d due, %d begun in %.1f s, %d full and %d resumed: %.0f/s", r.Due, r.Sent, r.Seconds, r.Full, r.Resumed, r.HandshakesPerSecond)
 	if r.Offered+r.NoSession > 0 {
 		line("resumption", "%d sessions offered, %d refused; %d had none to offer", r.Offered, r.Refused, r.NoSession)
+		line("session age", "%v", r.SessionAge)
 	}
 	if len(r.Errors) > 0 {
 		line("errors", "%s", list(r.Errors))

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	r.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", t.URL.RequestURI(), t.URL.Host)
 	r.counting = r.began.Add(o.Warmup)
 	r.tally = newTally(r.counting)
+	r.sessions.least, r.sessions.most = o.ReturnAfter, o.ReturnWithin
+	r.sessions.dice = rand.New(rand.NewPCG(o.Seed, math.MaxUint64)) // a stream that no worker has
 	r.play(ctx)
 	return r.result(), nil
 }

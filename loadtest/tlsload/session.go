@@ -1,43 +1,75 @@
 package tlsload
 
 import (
+	"container/heap"
 	"crypto/tls"
+	"math/rand/v2"
 	"sync"
+	"time"
 )
 
-// mostSessions bounds the sessions that are kept; a later one takes the place of the oldest.
-const mostSessions = 4096
+// mostSessions bounds the sessions that are kept; a later one takes the place of the one that would be
+// taken first.
+const mostSessions = 16384
 
-// sessions are those that connections may resume, shared by all workers. The oldest is taken
-// first, so that tickets are as old as they would be with clients that come back.
+// session is one that a connection may resume.
+type session struct {
+	state *tls.ClientSessionState
+	came  time.Time // with its ticket
+	due   time.Time // not resumed before
+}
+
+// byDue is a heap of sessions, the one first that is due first.
+type byDue []session
+
+func (h byDue) Len() int           { return len(h) }
+func (h byDue) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h byDue) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+
+// Push implements heap.Interface.
+func (h *byDue) Push(s any) { *h = append(*h, s.(session)) }
+
+// Pop implements heap.Interface.
+func (h *byDue) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = session{}
+	*h = old[:len(old)-1]
+	return last
+}
+
+// sessions are those that connections may resume, shared by all workers. Without a time to stay away the oldest
+// is taken first, so that tickets are as old as they would be with clients that come back.
 type sessions struct {
+	least, most time.Duration // that a client stays away; does not change
+
 	mu   sync.Mutex
-	ring [mostSessions]*tls.ClientSessionState // guarded by mu
-	from int                                   // guarded by mu; index of the oldest
-	n    int                                   // guarded by mu
+	heap byDue      // guarded by mu
+	dice *rand.Rand // guarded by mu
 }
 
-func (s *sessions) put(state *tls.ClientSessionState) {
+// put keeps a session, of which the client comes back after a time between least and most.
+func (s *sessions) put(state *tls.ClientSessionState, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.n == mostSessions {
-		s.from, s.n = (s.from+1)%mostSessions, s.n-1
+	away := s.least
+	if s.most > s.least {
+		away += time.Duration(s.dice.Int64N(int64(s.most - s.least)))
 	}
-	s.ring[(s.from+s.n)%mostSessions] = state
-	s.n++
+	if len(s.heap) >= mostSessions {
+		heap.Pop(&s.heap)
+	}
+	heap.Push(&s.heap, session{state, now, now.Add(away)})
 }
 
-// take returns nil if there is none.
-func (s *sessions) take() *tls.ClientSessionState {
+// take returns the session that is due first; none if its time has not come.
+func (s *sessions) take(now time.Time) (taken session, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.n == 0 {
-		return nil
+	if len(s.heap) == 0 || s.heap[0].due.After(now) {
+		return session{}, false
 	}
-	state := s.ring[s.from]
-	s.ring[s.from] = nil
-	s.from, s.n = (s.from+1)%mostSessions, s.n-1
-	return state
+	return heap.Pop(&s.heap).(session), true
 }
 
 // cache is the tls.ClientSessionCache of one worker, and thus of one connection at a
@@ -59,7 +91,7 @@ func (c *cache) Put(_ string, state *tls.ClientSessionState) {
 		return
 	}
 	c.tickets++
-	c.all.put(state)
+	c.all.put(state, time.Now())
 	if c.onTicket != nil {
 		c.onTicket()
 	}

@@ -18,6 +18,7 @@ const mostKinds = 64
 // tally is what the connections of a run have shown so far.
 type tally struct {
 	latency, connect, handshake, full, resumed latency.Histogram
+	age, refusedAge                            latency.Histogram // of sessions that were offered
 
 	mu       sync.Mutex
 	began    time.Time                      // does not change; of the counting
@@ -78,6 +79,12 @@ func (t *tally) add(at time.Time, o *outcome) {
 	if o.connect > 0 {
 		t.connect.Add(o.connect)
 	}
+	if o.offered {
+		t.age.Add(o.age)
+	}
+	if o.refused() {
+		t.refusedAge.Add(o.age)
+	}
 	if o.failure != OK {
 		t.now.Errors++
 		if t.first == "" {
@@ -115,7 +122,7 @@ func (t *tally) count(o *outcome) {
 	one(&n.full, ok && !o.state.DidResume)
 	one(&n.offered, o.offered)
 	one(&n.noSession, o.wanted && !o.offered)
-	one(&n.refused, o.offered && o.handshake > 0 && !o.state.DidResume)
+	one(&n.refused, o.refused())
 	one(&n.retried, o.state.HelloRetryRequest)
 	one(&n.ticketed, o.tickets > 0)
 	one(&n.ticketless, o.awaited && o.tickets == 0)

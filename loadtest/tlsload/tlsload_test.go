@@ -3,11 +3,12 @@ package tlsload
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -150,7 +151,7 @@ func TestResumption(t *testing.T) {
 	forgetful.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		cfg := cert.ServerTLS(t)
 		var key [32]byte
-		_, _ = rand.Read(key[:])
+		_, _ = cryptorand.Read(key[:])
 		cfg.SetSessionTicketKeys([][32]byte{key})
 		return cfg, nil
 	}
@@ -334,6 +335,7 @@ func TestBadOptions(t *testing.T) {
 	f(func(o *Options) { o.Rate = -1 }, ErrOptions)
 	f(func(o *Options) { o.Warmup, o.Duration = time.Second, time.Second }, ErrOptions)
 	f(func(o *Options) { o.ResumePercent = 101 }, ErrOptions)
+	f(func(o *Options) { o.ReturnAfter, o.ReturnWithin = 2, 1 }, ErrOptions)
 	f(func(o *Options) { o.MinVersion, o.MaxVersion = tls.VersionTLS13, tls.VersionTLS12 }, ErrOptions)
 	f(func(o *Options) { o.Request = true }, ErrOptions)
 	f(func(o *Options) { o.Addr, o.URL, o.Request, o.ALPN = "", "https://a", true, []string{"h2"} }, ErrOptions)
@@ -357,6 +359,17 @@ func TestParse(t *testing.T) {
 	f("1.2 - 1.3", tls.VersionTLS12, tls.VersionTLS13)
 	f("1.4", 0, 0)
 	f("1.2-", 0, 0)
+	returns := func(text string, least, most time.Duration, good bool) {
+		t.Helper()
+		if gotLeast, gotMost, err := ParseReturn(text); gotLeast != least || gotMost != most || (err == nil) != good || err != nil && !errors.Is(err, ErrOptions) {
+			t.Errorf("%q: %v, %v, %v", text, gotLeast, gotMost, err)
+		}
+	}
+	returns("", 0, 0, true)
+	returns("10s", 10*time.Second, 10*time.Second, true)
+	returns("0s - 18s", 0, 18*time.Second, true)
+	returns("soon", 0, 0, false)
+	returns("1s-", 0, 0, false)
 	if got := ParseALPN("h2, http/1.1"); len(got) != 2 || got[1] != "http/1.1" || ParseALPN("") != nil {
 		t.Errorf("%q", got)
 	}
@@ -389,21 +402,61 @@ func TestText(t *testing.T) {
 	}
 }
 
-// The ring holds so many sessions, and drops the oldest.
+// So many sessions are kept; the oldest is dropped first, and taken first.
 func TestSessions(t *testing.T) {
 	var s sessions
+	now := time.Now()
 	states := make([]*tls.ClientSessionState, mostSessions+2)
 	for i := range states {
 		states[i] = new(tls.ClientSessionState)
-		s.put(states[i])
+		s.put(states[i], now.Add(time.Duration(i)))
 	}
 	for i, want := range states[2:] {
-		if got := s.take(); got != want {
+		if got, ok := s.take(now.Add(time.Second)); !ok || got.state != want || got.came != now.Add(time.Duration(i+2)) {
 			t.Fatalf("session %d is another", i)
 		}
 	}
-	if s.take() != nil {
+	if _, ok := s.take(now.Add(time.Second)); ok {
 		t.Error("one more than were put in")
+	}
+}
+
+// Clients come back when they are due, and not before.
+func TestReturns(t *testing.T) {
+	now := time.Now()
+	s := sessions{least: time.Second, most: 3 * time.Second, dice: rand.New(rand.NewPCG(1, 1))}
+	for range 1000 {
+		s.put(new(tls.ClientSessionState), now)
+	}
+	if _, ok := s.take(now.Add(time.Second - 1)); ok {
+		t.Error("a session before its time")
+	}
+	due := 0
+	for ; due < 1000; due++ {
+		if _, ok := s.take(now.Add(2 * time.Second)); !ok {
+			break
+		}
+	}
+	if due < 400 || due > 600 {
+		t.Errorf("%d of 1000 sessions are due in the middle of their range", due)
+	}
+	for ; due < 1000; due++ {
+		if _, ok := s.take(now.Add(3 * time.Second)); !ok {
+			t.Fatalf("%d of 1000 sessions are due at the end of their range", due)
+		}
+	}
+}
+
+// A run in which clients stay away has sessions of that age.
+func TestReturnAfter(t *testing.T) {
+	const away = 300 * time.Millisecond
+	cert := testcert.New(t)
+	s := serve(t, cert.ServerTLS(t), nil, nil)
+	r := runWith(t.Context(), t, Options{
+		Addr: s.addr, Roots: cert.Pool(), Rate: 50, ResumePercent: 100, ReturnAfter: away, ReturnWithin: 2 * away, Duration: 4 * away,
+	})
+	if r.OK != r.Due || r.Resumed < 1 || r.NoSession < 10 || r.SessionAge.P50 < away.Seconds()*1e6*0.99 || r.RefusedAge.Count != 0 || r.SessionAge.Count != uint64(r.Offered) {
+		t.Errorf("%+v", r)
 	}
 }
 
