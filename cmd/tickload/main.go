@@ -38,6 +38,7 @@ func commands() []command {
 		{"hold", "open many keep-alive connections and keep them idle", runHold},
 		{"ws", "open WebSocket tunnels, send messages and check what comes back", runWS},
 		{"tls", "perform TLS handshakes, full and resumed, and say what was agreed on and how long it took", runTLS},
+		{"tls-attack", "take connections, workers or processor time of a TLS server as hostile clients do", runTLSAttack},
 		{"churn", "let clients of every kind come, misbehave and go", runChurn},
 		{"faults", "break what lies between a gateway and its backends, by a scenario; tell what clients saw", runFaults},
 		{"report", "write a saved report as a table, as Markdown or as a page", runReport},
@@ -97,7 +98,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 func usage(w io.Writer) {
 	fmt.Fprint(w, "tickload generates load for gateways and stands in for their peers.\n\nusage: tickload COMMAND [flags]\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.about)
+		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.about)
 	}
 	fmt.Fprint(w, "\n\"tickload COMMAND -h\" lists the flags of a command.\n")
 }

@@ -8,10 +8,14 @@ import (
 
 // Mutant returns bytes that are like the hello but for one to three changes: of its fields, with all lengths right
 // again, or of the bytes of its record, with lengths that lie. Few of them are hellos that a server may accept. It
-// is at least one byte long, and at most twice mostInRecord.
+// is at least one byte long, and at most twice mostInRecord; it is the same for the same rng, as far as AppendFresh's copy
+// is.
 func (h *Hello) Mutant(rng *rand.Rand) []byte {
-	p := h.body
-	p.extensions = slices.Clone(p.extensions)
+	fresh := Hello{raw: h.AppendFresh(nil, rng)}
+	if err := fresh.parse(); err != nil {
+		panic("BUG: " + err.Error())
+	}
+	p := fresh.body
 	for range rng.IntN(3) {
 		fieldChanges[rng.IntN(len(fieldChanges))](&p, rng)
 	}
