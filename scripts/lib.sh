@@ -117,6 +117,56 @@ make_certificate() {
 	cat "$work_dir/cert.pem" "$work_dir/key.pem" >"$work_dir/both.pem"
 }
 
+# make_authority writes ca.pem and ca.key to the work folder: what signs what issue makes.
+make_authority() {
+	need openssl openssl
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj '/CN=tickgate scripts' \
+		-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign \
+		-keyout "$work_dir/ca.key" -out "$work_dir/ca.pem" 2>/dev/null
+}
+
+# issue NAME [EXTENSION…] writes a certificate of the authority to NAME.pem, and its ECDSA P-256 key to NAME.key. It
+# is for $san, or for localhost and 127.0.0.1. Extensions are lines of openssl's, added to those that a server's
+# certificate has.
+issue() {
+	local name=$1
+	shift
+	openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=localhost/O=$name" \
+		-keyout "$work_dir/$name.key" -out "$work_dir/$name.csr" 2>/dev/null
+	printf '%s\n' "subjectAltName=${san:-DNS:localhost,IP:127.0.0.1}" 'basicConstraints=critical,CA:FALSE' \
+		'keyUsage=critical,digitalSignature' 'extendedKeyUsage=serverAuth' \
+		'subjectKeyIdentifier=hash' 'authorityKeyIdentifier=keyid' "$@" >"$work_dir/$name.ext"
+	openssl x509 -req -in "$work_dir/$name.csr" -CA "$work_dir/ca.pem" -CAkey "$work_dir/ca.key" -CAcreateserial \
+		-days 2 -extfile "$work_dir/$name.ext" -out "$work_dir/$name.pem" 2>/dev/null
+}
+
+# What check found to fail, for conclude.
+failures=()
+
+# check WHAT CONDITION… runs a command and prints whether what it says holds.
+check() {
+	local what=$1
+	shift
+	if "$@"; then
+		printf 'ok    %s\n' "$what"
+	else
+		printf 'FAIL  %s\n' "$what"
+		failures+=("$what")
+	fi
+}
+
+# holds EXPRESSION tells whether an expression of numbers is true, as in "1.5 < 2".
+holds() { awk "BEGIN { exit !($1) }"; }
+
+# conclude ends the script: 0 if all checks held.
+conclude() {
+	if ((${#failures[@]} > 0)); then
+		printf '\n%d of the checks failed\n' "${#failures[@]}"
+		exit 1
+	fi
+	printf '\nall checks held\n'
+}
+
 # wrk_failures FILE prints what wrk counted as failed: socket errors of every kind
 # and statuses other than 2xx and 3xx.
 wrk_failures() {
