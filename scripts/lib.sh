@@ -126,7 +126,7 @@ make_authority() {
 }
 
 # issue NAME [EXTENSION…] writes a certificate of the authority to NAME.pem, and its ECDSA P-256 key to NAME.key. It
-# is for $san, or for localhost and 127.0.0.1. Extensions are lines of openssl's, added to those that a server's
+# is for $san, or for localhost and 127.0.0.1, for $days days, or two. Extensions are lines of openssl's, added to those that a server's
 # certificate has.
 issue() {
 	local name=$1
@@ -137,7 +137,7 @@ issue() {
 		'keyUsage=critical,digitalSignature' 'extendedKeyUsage=serverAuth' \
 		'subjectKeyIdentifier=hash' 'authorityKeyIdentifier=keyid' "$@" >"$work_dir/$name.ext"
 	openssl x509 -req -in "$work_dir/$name.csr" -CA "$work_dir/ca.pem" -CAkey "$work_dir/ca.key" -CAcreateserial \
-		-days 2 -extfile "$work_dir/$name.ext" -out "$work_dir/$name.pem" 2>/dev/null
+		-days "${days:-2}" -extfile "$work_dir/$name.ext" -out "$work_dir/$name.pem" 2>/dev/null
 }
 
 # What check found to fail, for conclude.

@@ -66,6 +66,7 @@ need curl curl
 need openssl openssl
 need_binaries
 ulimit -n "$(ulimit -Hn)"
+((calm > 3)) || die "CALM is $calm: want more than 3 seconds"
 [[ $(ulimit -n) == unlimited ]] || (($(ulimit -n) >= sockets + 1000)) || die "$sockets sockets need more descriptors than $(ulimit -n): ulimit -Hn"
 make_work_dir
 make_authority
@@ -87,7 +88,7 @@ wait_for_url tickgate "https://127.0.0.1:$port/"
 
 # honest NAME SECONDS begins both honest loads; their ids are in $kept and $fresh.
 honest() {
-	start "kept-$1" bin/tickload http -url "https://127.0.0.1:$port/" -insecure -rate "$rate" -conns 64 -duration "$2s" -json -strict=false -quiet
+	start "kept-$1" bin/tickload http -url "https://127.0.0.1:$port/" -insecure -rate "$rate" -conns 64 -warmup 2s -duration "$2s" -json -strict=false -quiet
 	kept=$started
 	start "fresh-$1" bin/tickload tls -url "https://127.0.0.1:$port/" -ca "$work_dir/ca.pem" -name localhost -groups X25519 -rate "$shakes" -conns 256 \
 		-duration "$2s" -request -json -strict=false -quiet
