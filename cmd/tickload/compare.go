@@ -40,6 +40,7 @@ type compareFlags struct {
 	peers, scenarios  string
 	idle, backend     string
 	out, from, doc    string
+	bars              []compare.Bar
 	checkCPU          bool
 	json, quiet, keep bool
 }
@@ -68,10 +69,18 @@ func newCompareFlags(fs *flag.FlagSet) *compareFlags {
 	fs.StringVar(&c.from, "from", "", "report.json of an earlier run to write again")
 	fs.StringVar(&c.doc, "doc", "", "Markdown document whose generated part becomes the report")
 	fs.BoolVar(&c.checkCPU, "check-cpu", false, "show both readings of CPU time, and fail if they are more than 5 % apart")
+	fs.Func("bar", "bound of a figure that fails the run, as in \"tls/CPU per full handshake<=1.0*nginx\" or \"tls/full handshake p99 at half speed<=3\"; may be given several times", c.addBar)
 	fs.BoolVar(&c.json, "json", false, "write the report to standard output as JSON")
 	fs.BoolVar(&c.quiet, "quiet", false, "write no progress")
 	fs.BoolVar(&c.keep, "keep", false, "keep the folder with configurations and logs")
 	return c
+}
+
+// addBar takes one -bar.
+func (c *compareFlags) addBar(text string) error {
+	b, err := compare.ParseBar(text)
+	c.bars = append(c.bars, b)
+	return err
 }
 
 // runCompare measures, or reads, a report and writes it.
@@ -186,8 +195,27 @@ func (c *compareFlags) write(r *report.Report, out, errOut io.Writer) error {
 	if len(r.Sections) == 0 {
 		return fmt.Errorf("%w: nothing was measured: %s", errFlaws, strings.Join(r.Notes, "; "))
 	}
+	var err error
 	if c.checkCPU {
-		return checkCPU(r, errOut)
+		err = checkCPU(r, errOut)
+	}
+	return errors.Join(err, checkBars(c.bars, r, errOut))
+}
+
+// checkBars shows which bars were kept.
+func checkBars(bars []compare.Bar, r *report.Report, out io.Writer) error {
+	var missed []string
+	for _, b := range bars {
+		found, ok := b.Judge(r)
+		word := "ok  "
+		if !ok {
+			word = "FAIL"
+			missed = append(missed, b.Text)
+		}
+		fmt.Fprintf(out, "%s  %s: %s\n", word, b.Text, found)
+	}
+	if len(missed) > 0 {
+		return fmt.Errorf("%w: %d of %d bars were missed: %s", errFlaws, len(missed), len(bars), strings.Join(missed, "; "))
 	}
 	return nil
 }

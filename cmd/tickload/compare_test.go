@@ -64,8 +64,28 @@ func TestCompareCommand(t *testing.T) {
 	f("compare -json -from "+near, exitOK, `"subject": "tickgate"`)
 	f("compare -check-cpu -from "+near, exitOK, "+1.0%")
 	f("compare -check-cpu -from "+far, exitFailed, "up to 6.0 % apart (want at most 5 %)")
+	f("compare -bar http/none<=1 -from "+near, exitUsage, `no figure "none"`)
 	f("compare -from "+empty, exitFailed, "nothing was measured: a was ill")
 	f("compare -doc none.md -from "+near, exitFailed, "none.md")
+}
+
+// Bars that are missed fail the run, behind the report.
+func TestCompareBars(t *testing.T) {
+	from := saved(t, comparison(0))
+	f := func(wantCode int, want string, bars ...string) {
+		t.Helper()
+		args := []string{"compare", "-from", from}
+		for _, b := range bars {
+			args = append(args, "-bar", b)
+		}
+		var out strings.Builder
+		if code := run(t.Context(), args, &out, &out); code != wantCode || !strings.Contains(out.String(), want) {
+			t.Errorf("%q: %d %s, want %d with %q", bars, code, out.String(), wantCode, want)
+		}
+	}
+	f(exitOK, "ok    http/CPU per request<=0.5*nginx: 0.50 (0.50–0.50) in 2 rounds", "http/CPU per request<=0.5*nginx", "http/CPU per request<=10")
+	f(exitFailed, "FAIL  http/CPU per request<=9.9: 10.00", "http/CPU per request<=0.5*nginx", "http/CPU per request<=9.9")
+	f(exitFailed, "1 of 1 bars were missed: http/CPU per request<=1*haproxy", "http/CPU per request<=1*haproxy")
 }
 
 func TestCompareFiles(t *testing.T) {

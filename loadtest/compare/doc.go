@@ -29,6 +29,6 @@
 //	open   open loop at a rate that all can hold: latency from the time a request was due
 //	ws     messages over WebSocket tunnels, echoed by the backend: CPU per message, latency
 //	wss    the same with TLS clients
-//	tls    handshakes, full and resumed: CPU per handshake, handshakes a second
+//	tls    handshakes, full and resumed, of one group: CPU per handshake, handshakes a second, latency at half of that
 //	idle   memory of idle connections and tunnels, plain and TLS: (PSS(N)-PSS(first)) / (N-first)
 package compare
