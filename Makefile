@@ -29,10 +29,11 @@ export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test race test-redis test-openssl lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler redis-server openssl
+.PHONY: help build run test race test-redis lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-handshakes bench-tickload bench-idle bench-relay check-tunnels check-tls scan-tls churn fuzz docs check-load accept clean go c-compiler redis-server
 
 help: ## show this list
 	@printf '\n  tickgate\n\n'
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[36mmake %-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[36mmake %-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n  Variables: FUZZTIME=%s BENCH=%s TESTFLAGS= VERSION=%s\n\n' '$(FUZZTIME)' '$(BENCH)' '$(VERSION)'
 
 build: go ## build bin/tickgate and bin/tickload
@@ -92,6 +93,9 @@ bench-proxy: build ## compare CPU and memory with nginx, HAProxy and net/http
 bench-tls: build ## the same over TLS
 	TLS=1 scripts/bench-proxy.sh
 
+bench-handshakes: build ## compare handshakes with nginx and net/http: CPU, p99 at half speed; fails above the bars
+	scripts/bench-tls.sh
+
 bench-tickload: build ## compare what tickload http costs with wrk
 	scripts/bench-tickload.sh
 
@@ -105,6 +109,16 @@ check-tunnels: build ## tunnels over reloads and a drain; critical routes under 
 	scripts/tunnels-under-reload.sh
 	scripts/drain-tunnels.sh
 	scripts/critical-under-flood.sh
+
+check-tls: build ## sessions over restarts and processes; rotations, bad OCSP responders, attacks and floods: 25 minutes
+	scripts/tls-resume.sh
+	scripts/tls-rotation.sh
+	scripts/tls-ocsp.sh
+	scripts/tls-attack.sh
+	scripts/tls-flood.sh
+
+scan-tls: build ## what testssl.sh and sslscan say of both presets
+	scripts/tls-scan.sh
 
 churn: build ## 30 minutes of misbehaving clients, then look for leaks (MINUTES=30)
 	scripts/churn.sh

@@ -125,13 +125,15 @@ make_authority() {
 		-keyout "$work_dir/ca.key" -out "$work_dir/ca.pem" 2>/dev/null
 }
 
-# issue NAME [EXTENSION…] writes a certificate of the authority to NAME.pem, and its ECDSA P-256 key to NAME.key. It
-# is for $san, or for localhost and 127.0.0.1, for $days days, or two. Extensions are lines of openssl's, added to those that a server's
+# issue NAME [EXTENSION…] writes a certificate of the authority to NAME.pem, and its key to NAME.key: ECDSA P-256, or
+# RSA 2048 if $key is rsa. It is for $san, or for localhost and 127.0.0.1, for $days days, or two. Extensions are lines of openssl's, added to those that a server's
 # certificate has.
 issue() {
 	local name=$1
+	local -a kind=(ec -pkeyopt ec_paramgen_curve:prime256v1)
 	shift
-	openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=localhost/O=$name" \
+	[[ ${key:-ecdsa} != rsa ]] || kind=(rsa:2048)
+	openssl req -new -newkey "${kind[@]}" -nodes -subj "/CN=localhost/O=$name" \
 		-keyout "$work_dir/$name.key" -out "$work_dir/$name.csr" 2>/dev/null
 	printf '%s\n' "subjectAltName=${san:-DNS:localhost,IP:127.0.0.1}" 'basicConstraints=critical,CA:FALSE' \
 		'keyUsage=critical,digitalSignature' 'extendedKeyUsage=serverAuth' \
@@ -141,7 +143,7 @@ issue() {
 }
 
 # What check found to fail, for conclude.
-failures=()
+failed_checks=()
 
 # check WHAT CONDITION… runs a command and prints whether what it says holds.
 check() {
@@ -151,7 +153,7 @@ check() {
 		printf 'ok    %s\n' "$what"
 	else
 		printf 'FAIL  %s\n' "$what"
-		failures+=("$what")
+		failed_checks+=("$what")
 	fi
 }
 
@@ -160,8 +162,8 @@ holds() { awk "BEGIN { exit !($1) }"; }
 
 # conclude ends the script: 0 if all checks held.
 conclude() {
-	if ((${#failures[@]} > 0)); then
-		printf '\n%d of the checks failed\n' "${#failures[@]}"
+	if ((${#failed_checks[@]} > 0)); then
+		printf '\n%d of the checks failed\n' "${#failed_checks[@]}"
 		exit 1
 	fi
 	printf '\nall checks held\n'

@@ -221,6 +221,7 @@ func (l *flooder) end(c *flooding, o outcome) {
 		_ = unix.Close(c.fd)
 	}
 	l.open--
+	o.number = -1
 	o.lasted = time.Since(c.began)
 	l.tally.add(o)
 }

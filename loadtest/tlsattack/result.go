@@ -120,7 +120,7 @@ type tally struct {
 
 // outcome is what became of one connection.
 type outcome struct {
-	number int
+	number int // of a mutant, or below 0
 	end    End
 	alert  uint8 // of Alerted
 	served bool
@@ -148,7 +148,7 @@ func (t *tally) add(o outcome) {
 	case Alerted:
 		t.alerts[o.alert]++
 	case Unanswered:
-		if len(t.numbers) < mostNumbers {
+		if o.number >= 0 && len(t.numbers) < mostNumbers {
 			t.numbers = append(t.numbers, o.number)
 		}
 	}

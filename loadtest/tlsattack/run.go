@@ -106,7 +106,10 @@ func (r *run) clients(ctx context.Context) {
 // connection makes one connection and counts what became of it.
 func (r *run) connection(ctx context.Context, number int) (o outcome) {
 	r.tally.begin()
-	o.number = number + r.First
+	o.number = -1
+	if r.Kind == Mutate {
+		o.number = number + r.First
+	}
 	defer func() { r.tally.add(o) }()
 	conn, err := r.target.DialTCP(ctx, number)
 	switch {
@@ -120,7 +123,7 @@ func (r *run) connection(ctx context.Context, number int) (o outcome) {
 	defer func() { o.lasted = time.Since(began); _ = conn.Close() }()
 	_ = conn.SetLinger(0) // leaves with RST, and no port in TIME_WAIT
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	c := client{run: r, conn: conn, rng: rand.New(rand.NewPCG(r.Seed, uint64(o.number)))} //nolint:gosec // repeatable, not secret
+	c := client{run: r, conn: conn, rng: rand.New(rand.NewPCG(r.Seed, uint64(number+r.First)))} //nolint:gosec // repeatable, not secret
 	c.act(&o)
 	if ctx.Err() != nil {
 		o.end = HungUp
