@@ -13,7 +13,8 @@ usage: [NAME=value …] scripts/tls-attack.sh
 Two honest loads use a gateway: RATE requests a second over TLS connections that are kept, and SHAKES new ones a second
 with a handshake and a request each. They are measured for CALM seconds first, then beside MUTANTS mutated ClientHellos,
 and then for DURATION seconds beside SOCKETS slow clients: a third each that say nothing, send a ClientHello byte by
-byte, or send a whole one and nothing more (tickload tls-attack). Whom the gateway hangs up on comes back at once.
+byte, or send a whole one and nothing more (tickload tls-attack). Those whom the gateway hangs up on come back, as many a
+second as came in the first RAMP seconds: what comes faster is a flood, for which there is scripts/tls-flood.sh.
 Fails unless
 
   - every honest request and handshake succeeded, and the 99th percentiles were at most MOST times those of the calm, or
@@ -25,6 +26,7 @@ Fails unless
   MUTANTS=1000   mutated ClientHellos
   SOCKETS=5000   slow clients
   DURATION=300   seconds of the slow attack
+  RAMP=10        seconds in which all of them come
   CALM=20        seconds before
   RATE=300       honest requests a second
   SHAKES=20      honest handshakes a second
@@ -50,6 +52,7 @@ fi
 mutants=${MUTANTS:-1000}
 sockets=${SOCKETS:-5000}
 duration=${DURATION:-300}
+ramp=${RAMP:-10}
 calm=${CALM:-20}
 rate=${RATE:-300}
 shakes=${SHAKES:-20}
@@ -66,6 +69,7 @@ need curl curl
 need openssl openssl
 need_binaries
 ulimit -n "$(ulimit -Hn)"
+((duration > ramp + 5)) || die "DURATION is $duration: want more than RAMP + 5 seconds"
 ((calm > 3)) || die "CALM is $calm: want more than 3 seconds"
 [[ $(ulimit -n) == unlimited ]] || (($(ulimit -n) >= sockets + 1000)) || die "$sockets sockets need more descriptors than $(ulimit -n): ulimit -Hn"
 make_work_dir
@@ -141,14 +145,15 @@ honest_done mutants
 honest slow "$duration"
 pids=()
 for kind in "${kinds[@]}"; do
-	start "slow-$kind" bin/tickload tls-attack -addr "127.0.0.1:$port" -kind "$kind" -conns $((sockets / ${#kinds[@]})) -sources 250 -rate 1000 \
+	start "slow-$kind" bin/tickload tls-attack -addr "127.0.0.1:$port" -kind "$kind" -conns $((sockets / ${#kinds[@]})) -sources 250 \
+		-rate "$(calc "$sockets / ${#kinds[@]} / $ramp")" \
 		-duration "${duration}s" -quiet
 	pids+=("$started")
 done
 # Samples of memory while all sockets are there.
 samples=()
 until=$((SECONDS + duration - 2))
-sleep "$(calc "$duration / 4" 1)"
+sleep "$(calc "$ramp + ($duration - $ramp) / 4" 1)"
 while ((SECONDS < until)) || ((${#samples[@]} == 0)); do
 	kill -0 "$gateway" 2>/dev/null || die "the gateway has ended: $(tail -n 3 "$work_dir/tickgate.log")"
 	samples+=("$(pss_kib "$gateway")")
