@@ -134,7 +134,7 @@ func (w *worker) choose(o *outcome) {
 	now := time.Now()
 	taken, ok := w.r.sessions.take(now)
 	if ok {
-		w.cache.offer, o.offered, o.age = taken.state, true, now.Sub(taken.came)
+		w.cache.offer, o.offered, o.age = taken.state, true, max(now.Sub(taken.came), 0)
 	}
 }
 

@@ -62,11 +62,12 @@ func (s *sessions) put(state *tls.ClientSessionState, now time.Time) {
 	heap.Push(&s.heap, session{state, now, now.Add(away)})
 }
 
-// take returns the session that is due first; none if its time has not come.
+// take returns the session that is due first; none if its time has not come. Where clients do not stay away, any will
+// do, also one that came while now was read.
 func (s *sessions) take(now time.Time) (taken session, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.heap) == 0 || s.heap[0].due.After(now) {
+	if len(s.heap) == 0 || s.most > 0 && s.heap[0].due.After(now) {
 		return session{}, false
 	}
 	return heap.Pop(&s.heap).(session), true
