@@ -28,8 +28,7 @@ SCRIPTS       := $(wildcard scripts/*.sh) .ci/run
 export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race test-redis test-openssl lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler redis-server openssl
-.PHONY: help build run test race test-redis lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-handshakes bench-tickload bench-idle bench-relay check-tunnels check-tls scan-tls churn fuzz docs check-load accept clean go c-compiler redis-server
+.PHONY: help build run test race test-redis test-openssl lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler redis-server openssl bench-handshakes check-tls scan-tls
 
 help: ## show this list
 	@printf '\n  tickgate\n\n'

@@ -30,7 +30,7 @@ when its minute was over.
   MOST=1.5       times
   FLOOR=3        milliseconds
   OCSP=…         value of the listener's tls.ocsp, @URL@ for the responder's
-                 (default: {stapling: true, responder: "@URL@", timeout: 1500ms})
+                 (default: {stapling: "on", refresh_min: 1s, responder: "@URL@", timeout: 1500ms})
   PORT=22200     first of four ports on 127.0.0.1
   KEEP=0         1: keep configurations, results and logs
 
@@ -54,7 +54,7 @@ port=${PORT:-22200}
 backend=127.0.0.1:$((port + 1))
 admin=127.0.0.1:$((port + 2))
 ocsp_port=$((port + 3))
-default_ocsp='{stapling: true, responder: "@URL@", timeout: 1500ms}'
+default_ocsp='{stapling: "on", refresh_min: 1s, responder: "@URL@", timeout: 1500ms}'
 ocsp=${OCSP:-$default_ocsp}
 ocsp=${ocsp//@URL@/http://127.0.0.1:$ocsp_port/}
 
