@@ -141,6 +141,7 @@ func (g *Gateway) stop() {
 	g.releaseProcess()
 	g.workers.stop()
 	g.handshakes.crew.stop()
+	g.sweeper.Close()
 	g.registry.Close()
 	if a := g.access.Load(); a != nil {
 		_ = a.Close()

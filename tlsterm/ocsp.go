@@ -154,7 +154,7 @@ func (s *Stapler) newStapled(lc *loadedCert) *stapled {
 	leaf := lc.cert.Leaf
 	c := &stapled{
 		id: idOf(lc), first: make(chan struct{}),
-		leaf: leaf, issuer: issuerOf(leaf, slices.Concat(parsed(lc.cert.Certificate[1:]), s.issuers)), must: MustStaple(leaf),
+		leaf: leaf, issuer: cmp.Or(lc.issuer, issuerOf(leaf, s.issuers)), must: MustStaple(leaf),
 	}
 	if s.opts.Stapling == staplingOff {
 		return c

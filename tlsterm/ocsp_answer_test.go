@@ -124,13 +124,25 @@ func TestMustStaple(t *testing.T) {
 	f("another one", false, pkix.Extension{Id: []int{1, 2, 3}, Value: []byte{0x30, 3, 2, 1, 5}})
 }
 
+func parsed(t *testing.T, ders [][]byte) (list []*x509.Certificate) {
+	t.Helper()
+	for _, der := range ders {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
 func TestIssuerOf(t *testing.T) {
 	o, stranger := newOffice(t), newOffice(t)
 	p := o.leaf()
 	chain, leaf := p.TLS(t).Certificate, p.Leaf(t)
 	f := func(name string, chain [][]byte, others []*x509.Certificate, want *x509.Certificate) {
 		t.Helper()
-		if got := issuerOf(leaf, append(parsed(chain[1:]), others...)); got != want && (got == nil || want == nil || !got.Equal(want)) {
+		if got := issuerOf(leaf, append(parsed(t, chain[1:]), others...)); got != want && (got == nil || want == nil || !got.Equal(want)) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"net/http"
@@ -556,4 +557,40 @@ func TestStapledHandshake(t *testing.T) {
 	if n := s.Stapler().Results(); n[OCSPGood] != 1 || n[OCSPTimedOut] != 0 {
 		t.Errorf("results %v", n)
 	}
+}
+
+// TestStapledBelowRoot has a leaf directly below a root, which is in its file or in intermediates_file and not sent: answers are verified all
+// the same.
+func TestStapledBelowRoot(t *testing.T) {
+	root := testcert.Root(t, "Root")
+	leaf := root.Leaf(t, "a.test", func(c *x509.Certificate) { // Prime looks at those that must be stapled
+		c.ExtraExtensions = []pkix.Extension{{Id: oidTLSFeature, Value: []byte{0x30, 3, 2, 1, statusRequest}}}
+	})
+	o := &office{t: t, issuer: root.Cert, key: root.Key}
+	dir := t.TempDir()
+	file := func(name string, text ...[]byte) string {
+		name = filepath.Join(dir, name)
+		write(t, name, slices.Concat(text...))
+		return name
+	}
+	keyFile, answer := file("a.key", leaf.KeyPEM(t)), file("a.der", o.answer(leaf.Cert, reply{}))
+	f := func(name string, opts Options) {
+		t.Helper()
+		s := mustLoad(t, &opts, nil)
+		s.Stapler().Prime()
+		if n := s.Stapler().Results(); n[OCSPGood] != 1 {
+			t.Errorf("%s: results %v", name, n)
+		}
+		st, serverErr, clientErr := connect(t, s, anyCert("a.test"))
+		if serverErr != nil || clientErr != nil || st.OCSPResponse == nil || len(st.PeerCertificates) != 1 {
+			t.Errorf("%s: stapled %d bytes to %d certificates, %v, %v", name, len(st.OCSPResponse), len(st.PeerCertificates), serverErr, clientErr)
+		}
+	}
+	with := file("with.pem", leaf.PEM(), root.PEM())
+	f("in its file", Options{Certificates: []Certificate{{CertFile: with, KeyFile: keyFile, OCSPFile: answer}}})
+	alone := file("alone.pem", leaf.PEM())
+	f("in intermediates_file", Options{
+		Certificates:      []Certificate{{CertFile: alone, KeyFile: keyFile, OCSPFile: answer}},
+		IntermediatesFile: file("root.pem", root.PEM()),
+	})
 }

@@ -29,34 +29,29 @@ type loadedCert struct {
 	cert  *tls.Certificate
 	names []string // lower case, sorted, without repeats
 	info  CertInfo
+	// issuer has signed the leaf; nil if it is not known. A root is known, but not sent.
+	issuer *x509.Certificate
 
 	from Certificate       // the options
 	sum  [sha256.Size]byte // of what was in the files
 }
 
-// Examine reads and judges the certificates of a listener as Load does, without loading them into anything. A chain, as it would be sent, begins with
-// its leaf, and is empty where its certificate cannot be used. Options without a file name, and names that are none, are not commented on: who has decoded the
+// Examine reads and judges the certificates of a listener as Load does, without loading them into anything. A chain is the leaf and, where it is known,
+// its issuer; it is empty where the certificate cannot be used. Options without a file name, and names that are none, are not commented on: who has decoded the
 // options has said so.
 func Examine(o *Options, now time.Time) (chains [][]*x509.Certificate, findings []*Finding) {
 	certs, findings := readCerts(o, nil, now)
 	for _, lc := range certs {
 		var chain []*x509.Certificate
 		if lc != nil {
-			chain = append([]*x509.Certificate{lc.cert.Leaf}, parsed(lc.cert.Certificate[1:])...)
+			chain = append(chain, lc.cert.Leaf)
+		}
+		if lc != nil && lc.issuer != nil {
+			chain = append(chain, lc.issuer)
 		}
 		chains = append(chains, chain)
 	}
 	return chains, findings
-}
-
-// parsed returns those certificates in DER that can be parsed.
-func parsed(ders [][]byte) (list []*x509.Certificate) {
-	for _, der := range ders {
-		if c, err := x509.ParseCertificate(der); err == nil {
-			list = append(list, c)
-		}
-	}
-	return list
 }
 
 // ExamineClient judges the certificate that the gateway shows to a server. The chain is not completed, and may end below an issuer that only
@@ -252,15 +247,22 @@ func (r *reader) load(m *material, prev []*loadedCert) *loadedCert {
 		f.Index = m.index
 	}
 	r.findings = append(r.findings, ch.findings...)
-	switch {
-	case len(ch.certs) == 0:
+	if len(ch.certs) == 0 {
 		return nil
-	case old != nil && slices.EqualFunc(old.cert.Certificate, ch.certs, func(der []byte, cert *x509.Certificate) bool { return bytes.Equal(der, cert.Raw) }):
-		return old
-	case old != nil:
-		return r.make(m, old.cert.PrivateKey, ch)
 	}
-	return r.make(m, key, ch)
+	issuer := r.issuer(m, ch)
+	switch {
+	case old == nil:
+		return r.make(m, key, ch, issuer)
+	case old.sends(ch) && (old.issuer == nil) == (issuer == nil):
+		return old
+	}
+	return r.make(m, old.cert.PrivateKey, ch, issuer)
+}
+
+// sends reports whether the certificate is sent with this chain.
+func (lc *loadedCert) sends(ch *chain) bool {
+	return slices.EqualFunc(lc.cert.Certificate, ch.certs, func(der []byte, cert *x509.Certificate) bool { return bytes.Equal(der, cert.Raw) })
 }
 
 // sameFiles finds what was loaded from the same options and the same content.
@@ -275,7 +277,17 @@ func (r *reader) sameFiles(m *material, prev []*loadedCert) *loadedCert {
 	return nil
 }
 
-func (r *reader) make(m *material, key crypto.PrivateKey, ch *chain) *loadedCert {
+// issuer returns who has signed the leaf, nil if that is not known.
+func (r *reader) issuer(m *material, ch *chain) *x509.Certificate {
+	leaf := ch.certs[0]
+	if c := issuerOf(leaf, slices.Concat(ch.certs[1:], m.certs)); c != nil {
+		return c
+	}
+	up, _ := r.known.above(leaf)
+	return up.cert
+}
+
+func (r *reader) make(m *material, key crypto.PrivateKey, ch *chain, issuer *x509.Certificate) *loadedCert {
 	cert := &tls.Certificate{PrivateKey: key, Leaf: ch.certs[0]}
 	for _, c := range ch.certs {
 		cert.Certificate = append(cert.Certificate, c.Raw)
@@ -286,7 +298,10 @@ func (r *reader) make(m *material, key crypto.PrivateKey, ch *chain) *loadedCert
 	}
 	from := *m.from
 	from.Names = slices.Clone(from.Names)
-	return &loadedCert{cert: cert, names: names, info: describe(m.from.CertFile, names, ch), from: from, sum: m.sum}
+	return &loadedCert{
+		cert: cert, names: names, info: describe(m.from.CertFile, names, ch), from: from, sum: m.sum,
+		issuer: issuer,
+	}
 }
 
 // reachable notes a certificate without a name. Clients get it only if it is the default, or its twin of another key type.
