@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
@@ -104,9 +106,11 @@ func (p *Pair) Write(tb testing.TB, certFile, keyFile string) {
 type CA struct {
 	// RootPEM is what clients put into their ca_file.
 	RootPEM []byte
+	// InterPEM is the intermediate that issues the leaves.
+	InterPEM []byte
 
-	root, inter *x509.Certificate
-	interKey    crypto.Signer
+	root, inter       *x509.Certificate
+	rootKey, interKey crypto.Signer
 }
 
 // Request says which leaf is wanted. The zero value is an ECDSA leaf for
@@ -127,7 +131,10 @@ func NewCA(tb testing.TB) *CA {
 	root := parse(tb, rootDER)
 	interKey, interTmpl := authority(tb, "tickgate test intermediate")
 	inter := parse(tb, sign(tb, interTmpl, root, interKey, rootKey))
-	return &CA{RootPEM: selfsigned.EncodeCert(rootDER), root: root, inter: inter, interKey: interKey}
+	return &CA{
+		RootPEM: selfsigned.EncodeCert(rootDER), InterPEM: selfsigned.EncodeCert(inter.Raw),
+		root: root, inter: inter, rootKey: rootKey, interKey: interKey,
+	}
 }
 
 // Issue makes a leaf; its chain holds the intermediate.
@@ -159,6 +166,49 @@ func (ca *CA) Issue(tb testing.TB, r Request) *Pair {
 	return &Pair{CertPEM: chain, KeyPEM: keyPEM, root: ca.root}
 }
 
+// RevocationList makes a list of the intermediate as PEM, valid from an hour ago for a day unless edit says otherwise.
+func (ca *CA) RevocationList(tb testing.TB, edit func(*x509.RevocationList), revoked ...*Pair) []byte {
+	tb.Helper()
+	return revocationList(tb, ca.inter, ca.interKey, edit, leaves(tb, revoked))
+}
+
+// RootRevocationList is one of the root. With inter, it revokes the intermediate.
+func (ca *CA) RootRevocationList(tb testing.TB, inter bool) []byte {
+	tb.Helper()
+	var revoked []*x509.Certificate
+	if inter {
+		revoked = append(revoked, ca.inter)
+	}
+	return revocationList(tb, ca.root, ca.rootKey, nil, revoked)
+}
+
+func leaves(tb testing.TB, pairs []*Pair) []*x509.Certificate {
+	tb.Helper()
+	var list []*x509.Certificate
+	for _, p := range pairs {
+		list = append(list, p.Leaf(tb))
+	}
+	return list
+}
+
+func revocationList(tb testing.TB, issuer *x509.Certificate, key crypto.Signer, edit func(*x509.RevocationList), revoked []*x509.Certificate) []byte {
+	tb.Helper()
+	now := time.Now()
+	tmpl := &x509.RevocationList{Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(23 * time.Hour)}
+	for _, c := range revoked {
+		tmpl.RevokedCertificateEntries = append(tmpl.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: now.Add(-time.Hour)})
+	}
+	if edit != nil {
+		edit(tmpl)
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, tmpl, issuer, key)
+	if err != nil {
+		tb.Fatalf("sign revocation list: %s", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+}
+
 // Issuer returns the certificate that leaves are issued with, and its key, for lists and answers on their revocation.
 func (ca *CA) Issuer() (*x509.Certificate, crypto.Signer) { return ca.inter, ca.interKey }
 
@@ -188,7 +238,7 @@ func authority(tb testing.TB, name string) (crypto.Signer, *x509.Certificate) {
 		tb.Fatalf("make template: %s", err)
 	}
 	tmpl.DNSNames, tmpl.ExtKeyUsage = nil, nil
-	tmpl.IsCA, tmpl.KeyUsage = true, x509.KeyUsageCertSign
+	tmpl.IsCA, tmpl.KeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
 	return newKey(tb, selfsigned.ECDSA), tmpl
 }
 
