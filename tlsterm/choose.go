@@ -92,8 +92,11 @@ func (l *live) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
 // configFor is tls.Config.GetConfigForClient. For nil, crypto/tls goes on with the listener's own.
 func (l *live) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	config, _ := l.Load().rules.find(hello.ServerName)
-	return config, nil
+	n := l.Load()
+	if config, ok := n.rules.find(hello.ServerName); ok {
+		return config, nil
+	}
+	return n.own, nil
 }
 
 // lookup returns the certificates for a server name as the client wrote it, or nil to

@@ -43,6 +43,12 @@
 // immutable ticketSet behind an atomic pointer. Keys come from memory, from files or from a KeySource such as Redis, which
 // one goroutine of Tickets looks at: no handshake waits for it, and what cannot be read leaves the last keys in place.
 //
+// # Clients
+//
+// A policy may ask clients for certificates (ClientAuthOptions). crypto/tls verifies the chain; clientAuth.verify judges it again at the end of every
+// handshake, resumed ones too, by the authorities and revocation lists of that moment, which are behind an atomic pointer. What was proved is an Identity; IdentityPatterns
+// match it. Sessions remember which certificates they rest on, so that a revoked one costs a full handshake.
+//
 // # Revocation
 //
 // A Stapler keeps, for each certificate, the last good answer of an OCSP responder. It asks in the background, verifies what comes (readOCSP), and has

@@ -14,43 +14,45 @@ import (
 // Failure says why a handshake with a client failed.
 type Failure uint8
 
-// Failures. The first four are about what the client offers, the others about the
+// Failures. The first five are about what the client offers, the others about the
 // connection.
 const (
-	NoSharedVersion  Failure = iota // the client offers no version between min_version and max_version
-	NoSharedCipher                  // no cipher suite, key exchange or signature scheme in common
-	NoSharedProtocol                // the client insists on an application protocol other than http/1.1 (ALPN)
-	UnknownName                     // no certificate covers the server name, and unknown_name is reject
-	ClientRejected                  // the client sent an alert: most often it does not trust the certificate
-	ClientGone                      // the client closed or reset the connection in the middle
-	TimedOut                        // the handshake took longer than timeouts.handshake
-	PlainText                       // plain HTTP on a TLS port
-	BadRecord                       // bytes that are no TLS record or no handshake message, or do not decrypt
-	GateFull                        // refused unseen: more handshakes than handshakes.queue waited for their turn
-	GateTimeout                     // refused unseen: no turn came within handshakes.queue_timeout
-	GaveWay                         // more than handshakes.max were under way, and this one had waited longest for its client
-	RateLimited                     // more handshakes from its address than handshakes.rate_per_client
-	RateLimitedJA4                  // more handshakes with its fingerprint than handshakes.rate_per_ja4
-	Other                           // a handshake that is well-formed but not acceptable
+	NoSharedVersion      Failure = iota // the client offers no version between min_version and max_version
+	NoSharedCipher                      // no cipher suite, key exchange or signature scheme in common
+	NoSharedProtocol                    // the client insists on an application protocol other than http/1.1 (ALPN)
+	UnknownName                         // no certificate covers the server name, and unknown_name is reject
+	BadClientCertificate                // the client's certificate is missing or not good; ClientCertProblemOf says why
+	ClientRejected                      // the client sent an alert: most often it does not trust the certificate
+	ClientGone                          // the client closed or reset the connection in the middle
+	TimedOut                            // the handshake took longer than timeouts.handshake
+	PlainText                           // plain HTTP on a TLS port
+	BadRecord                           // bytes that are no TLS record or no handshake message, or do not decrypt
+	GateFull                            // refused unseen: more handshakes than handshakes.queue waited for their turn
+	GateTimeout                         // refused unseen: no turn came within handshakes.queue_timeout
+	GaveWay                             // more than handshakes.max were under way, and this one had waited longest for its client
+	RateLimited                         // more handshakes from its address than handshakes.rate_per_client
+	RateLimitedJA4                      // more handshakes with its fingerprint than handshakes.rate_per_ja4
+	Other                               // a handshake that is well-formed but not acceptable
 	numFailures
 )
 
 var failureWords = [numFailures]string{
-	NoSharedVersion:  "no_shared_version",
-	NoSharedCipher:   "no_shared_cipher",
-	NoSharedProtocol: "no_shared_protocol",
-	UnknownName:      "unknown_name",
-	ClientRejected:   "client_rejected",
-	ClientGone:       "client_gone",
-	TimedOut:         "timeout",
-	PlainText:        "plain_http",
-	BadRecord:        "bad_record",
-	GateFull:         "gate_full",
-	GateTimeout:      "gate_timeout",
-	GaveWay:          "gave_way",
-	RateLimited:      "rate_limited",
-	RateLimitedJA4:   "rate_limited_ja4",
-	Other:            "other",
+	NoSharedVersion:      "no_shared_version",
+	NoSharedCipher:       "no_shared_cipher",
+	NoSharedProtocol:     "no_shared_protocol",
+	UnknownName:          "unknown_name",
+	BadClientCertificate: "bad_client_certificate",
+	ClientRejected:       "client_rejected",
+	ClientGone:           "client_gone",
+	TimedOut:             "timeout",
+	PlainText:            "plain_http",
+	BadRecord:            "bad_record",
+	GateFull:             "gate_full",
+	GateTimeout:          "gate_timeout",
+	GaveWay:              "gave_way",
+	RateLimited:          "rate_limited",
+	RateLimitedJA4:       "rate_limited_ja4",
+	Other:                "other",
 }
 
 // String returns the snake_case word used in metrics, logs and tests.
@@ -107,6 +109,9 @@ func FailureReason(err error) Failure {
 	}
 	if f, ok := recordFailure(err); ok {
 		return f
+	}
+	if _, ok := ClientCertProblemOf(err); ok {
+		return BadClientCertificate
 	}
 	if isGone(err) {
 		return ClientGone

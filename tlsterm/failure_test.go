@@ -179,7 +179,7 @@ func TestFailureWords(t *testing.T) {
 	for _, fl := range append(Failures(), 99) {
 		words = append(words, fl.String())
 	}
-	want := "no_shared_version no_shared_cipher no_shared_protocol unknown_name client_rejected client_gone timeout plain_http bad_record gate_full gate_timeout gave_way rate_limited rate_limited_ja4 other unknown"
+	want := "no_shared_version no_shared_cipher no_shared_protocol unknown_name bad_client_certificate client_rejected client_gone timeout plain_http bad_record gate_full gate_timeout gave_way rate_limited rate_limited_ja4 other unknown"
 	if got := strings.Join(words, " "); got != want {
 		t.Errorf("failures are %q, want %q", got, want)
 	}

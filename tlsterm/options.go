@@ -81,9 +81,6 @@ type Certificate struct {
 	OCSPFile string `yaml:"ocsp_file"`
 }
 
-// ClientAuthOptions says which clients have to show a certificate.
-type ClientAuthOptions struct{}
-
 // HandshakeOptions bounds what handshakes may take of the process.
 type HandshakeOptions struct {
 	// Handshakes that compute at once, over all listeners; 0 is three quarters of the processors, at least one. The rest of them stays

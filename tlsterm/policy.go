@@ -87,6 +87,9 @@ func (p *Policy) resolve(base policy, wrong problems) policy {
 	}
 	if p.ClientAuth != nil {
 		out.ClientAuth = *p.ClientAuth
+		if out.ClientAuth.asks() && out.ClientAuth.CAFile == "" {
+			wrong("client_auth.ca_file", ErrNoClientCA)
+		}
 	}
 	return out
 }

@@ -28,7 +28,8 @@ type Store struct {
 	tickets  *Tickets
 	stapler  *Stapler
 	live     *live
-	keyLog   io.Writer // nil if there is none
+	auths    []*clientAuth // of own and then of policies; nil where nobody is asked for a certificate
+	keyLog   io.Writer     // nil if there is none
 
 	content atomic.Pointer[content]
 
@@ -42,7 +43,8 @@ type Store struct {
 type content struct {
 	loaded   []*loadedCert
 	infos    []CertInfo
-	findings []*Finding // none of them fatal
+	findings []*Finding     // none of them fatal
+	trusts   []*clientTrust // as Store.auths
 }
 
 // live is what handshakes look up. It and the ticket keys are all that a tls.Config refers to, and with it
@@ -60,6 +62,10 @@ type names struct {
 	reject bool    // refuse unknown names
 
 	rules byName[*tls.Config] // of Options.Policies; other names follow the rules of the listener
+	own   *tls.Config         // those, where they ask for certificates; nil is what the connection was accepted with
+
+	auths   byName[*clientAuth] // of Options.Policies, nil where nobody is asked
+	ownAuth *clientAuth
 }
 
 // choice is the certificates that answer to one name, the preferred key type
@@ -96,6 +102,7 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	s.own, s.policies = s.opts.resolve(func(key string, err error) {
 		errs = append(errs, fmt.Errorf("tls: %s: %w", key, err))
 	})
+	s.makeAuths()
 	next, err := s.read(known)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
@@ -106,19 +113,21 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	if s.stapler, err = newStapler(o.OCSP, prevStapler, s.restaple); err != nil {
 		return nil, err
 	}
-	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && slices.Equal(known.loaded, next.loaded) && s.stapler.caSum == prevStapler.caSum {
+	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && known.same(next) && s.stapler.caSum == prevStapler.caSum {
 		prevStapler.recheckFiles()
 		return prev, nil
 	}
 	if err := s.openKeyLog(); err != nil {
 		return nil, err
 	}
-	s.config = s.newConfig(&s.own)
+	s.config = s.newConfig(&s.own, s.auths[0])
 	for i := range s.policies {
-		c := s.newConfig(&s.policies[i])
+		c := s.newConfig(&s.policies[i], s.auths[1+i])
 		for _, name := range normalize(s.opts.Policies[i].Names) {
 			s.rules.add(name, c)
 		}
+	}
+	if len(s.policies) > 0 || s.auths[0] != nil {
 		s.config.GetConfigForClient = s.live.configFor
 	}
 	if s.opts.JA4 {
@@ -127,6 +136,11 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	s.stapler.setCerts(next.loaded)
 	s.publish(next)
 	return s, nil
+}
+
+// same reports whether both were read from the same bytes.
+func (c *content) same(d *content) bool {
+	return slices.Equal(c.loaded, d.loaded) && slices.Equal(c.trusts, d.trusts)
 }
 
 func (o *Options) clone() Options {
@@ -138,7 +152,9 @@ func (o *Options) clone() Options {
 	c.Policies = slices.Clone(o.Policies)
 	for i := range c.Policies {
 		c.Policies[i].Names = slices.Clone(c.Policies[i].Names)
+		c.Policies[i].ClientAuth = c.Policies[i].ClientAuth.clone()
 	}
+	c.ClientAuth = *c.ClientAuth.clone()
 	c.Tickets.Files = slices.Clone(o.Tickets.Files)
 	return c
 }
@@ -155,7 +171,7 @@ func (s *Store) read(known *content) (*content, error) {
 		before = known.loaded
 	}
 	next.loaded, next.findings = readCerts(&s.opts, before, time.Now())
-	if err := errors.Join(append(errs, fatal(next.findings))...); err != nil {
+	if err := errors.Join(append(errs, fatal(next.findings), s.readTrust(known, next))...); err != nil {
 		return nil, err
 	}
 	next.describe()
@@ -172,7 +188,7 @@ func (s *Store) Refresh() (changed bool, err error) {
 	s.stapler.recheckFiles()
 	known := s.content.Load()
 	next, err := s.read(known)
-	if err != nil || slices.Equal(known.loaded, next.loaded) {
+	if err != nil || known.same(next) {
 		return false, err
 	}
 	if err := spoilt(known, next, time.Now()); err != nil {
@@ -198,11 +214,18 @@ func spoilt(known, next *content, now time.Time) error {
 	return errors.Join(errs...)
 }
 
+// goLive has handshakes use what is in c. s.liveMu must be held.
+func (s *Store) goLive(c *content) {
+	n := s.index(c)
+	s.applyTrust(c.trusts, n)
+	s.live.Store(n)
+}
+
 // publish makes next what handshakes use.
 func (s *Store) publish(next *content) {
 	s.liveMu.Lock()
 	defer s.liveMu.Unlock()
-	s.live.Store(s.index(next))
+	s.goLive(next)
 	s.content.Store(next)
 }
 
@@ -210,7 +233,7 @@ func (s *Store) publish(next *content) {
 func (s *Store) restaple() {
 	s.liveMu.Lock()
 	defer s.liveMu.Unlock()
-	s.live.Store(s.index(s.content.Load()))
+	s.goLive(s.content.Load())
 }
 
 // Config returns the configuration for tls.Server. It is shared by all connections
@@ -230,9 +253,9 @@ func (s *Store) Certificates() []CertInfo { return s.content.Load().infos }
 // no fatal ones.
 func (s *Store) Findings() []*Finding { return s.content.Load().findings }
 
-// newConfig builds the tls.Config of a policy.
-func (s *Store) newConfig(p *policy) *tls.Config {
-	seal := &sealer{tickets: s.tickets, policy: p.sum()}
+// newConfig builds the tls.Config of a policy. auth is nil if it asks for no certificates.
+func (s *Store) newConfig(p *policy, auth *clientAuth) *tls.Config {
+	seal := &sealer{tickets: s.tickets, policy: p.sum(), auth: auth}
 	c := &tls.Config{
 		MinVersion:       p.MinVersion,
 		MaxVersion:       p.MaxVersion,
@@ -246,6 +269,9 @@ func (s *Store) newConfig(p *policy) *tls.Config {
 		UnwrapSession:  seal.unwrap,
 
 		SessionTicketsDisabled: s.opts.Tickets.Source == ticketsOff,
+	}
+	if auth != nil {
+		auth.configure(c)
 	}
 	if s.keyLog != nil {
 		c.KeyLogWriter = s.keyLog
@@ -270,7 +296,7 @@ func (s *Store) openKeyLog() error {
 
 // index sorts the certificates under their names, with what is stapled to each.
 func (s *Store) index(c *content) *names {
-	n := &names{reject: s.opts.UnknownName == "reject", def: &choice{}, rules: s.rules}
+	n := &names{reject: s.opts.UnknownName == "reject", def: &choice{}}
 	avoid := map[*tls.Certificate]bool{}
 	for i, lc := range c.loaded {
 		cert := lc.cert

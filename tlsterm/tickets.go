@@ -24,6 +24,7 @@ const (
 	TicketExpired                         // sealed with a key that was rotated out
 	TicketMalformed                       // not sealed by us, or changed since
 	TicketOtherPolicy                     // issued under other TLS options, so that it could get around these
+	TicketRevoked                         // its client's certificate has been revoked
 	numTicketResults
 )
 
@@ -33,6 +34,7 @@ var ticketWords = [numTicketResults]string{
 	TicketExpired:     "expired",
 	TicketMalformed:   "malformed",
 	TicketOtherPolicy: "other_policy",
+	TicketRevoked:     "revoked",
 }
 
 // String returns the snake_case word used in metrics and tests.
@@ -214,11 +216,15 @@ func sameTicketOptions(a, b *TicketOptions) bool {
 type sealer struct {
 	tickets *Tickets
 	policy  []byte
+	auth    *clientAuth // nil if no certificates are asked for
 }
 
 // wrap is tls.Config.WrapSession.
 func (s *sealer) wrap(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
 	k := s.tickets.set.Load().active(time.Now())
+	if note := s.auth.note(&cs); note != nil {
+		ss.Extra = append(ss.Extra, note)
+	}
 	ss.Extra = append(ss.Extra, s.policy)
 	sealed, err := k.keeper.EncryptTicket(cs, ss)
 	if err != nil {
@@ -257,6 +263,9 @@ func (s *sealer) open(ticket []byte, cs tls.ConnectionState) (*tls.SessionState,
 	}
 	if !bytes.Equal(ss.Extra[len(ss.Extra)-1], s.policy) {
 		return nil, TicketOtherPolicy
+	}
+	if !s.auth.resumes(ss.Extra) {
+		return nil, TicketRevoked
 	}
 	return ss, TicketAccepted
 }

@@ -35,7 +35,7 @@ func newBench(t *testing.T, o TicketOptions) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{t, sealer{tickets, policySum(t, &Options{})}}
+	return &bench{t, sealer{tickets: tickets, policy: policySum(t, &Options{})}}
 }
 
 func (b *bench) seal() []byte {
@@ -145,7 +145,7 @@ func TestTicketResults(t *testing.T) {
 		}
 		b.opens("one bit changed", changed, want)
 	}
-	strict := &bench{t, sealer{b.tickets, policySum(t, &Options{MinVersion: "1.3"})}}
+	strict := &bench{t, sealer{tickets: b.tickets, policy: policySum(t, &Options{MinVersion: "1.3"})}}
 	strict.opens("other options", ticket, TicketOtherPolicy)
 	b.opens("other options", strict.seal(), TicketOtherPolicy)
 	if !bytes.Equal(policySum(t, &Options{Certificates: make([]Certificate, 1)}), policySum(t, &Options{Tickets: TicketOptions{Rotate: 1}})) {

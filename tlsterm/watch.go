@@ -13,6 +13,8 @@ import (
 type FileReport struct {
 	// Err is why they could not be used, so that what they held before stays in use; nil if they are.
 	Err error
+	// Overdue is a revocation list whose next update was due, told once; nil if the report is of a change.
+	Overdue *CRLInfo
 	// Findings are what is unwise about what is in use now.
 	Findings []*Finding
 }
@@ -71,12 +73,15 @@ func (s *Store) Close() {
 func (s *Store) watch(ctx context.Context, report func(FileReport)) {
 	t := time.NewTicker(s.opts.Watch)
 	defer t.Stop()
+	told := map[CRLInfo]bool{}
+	s.reportOverdue(told, report)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 			s.look(report)
+			s.reportOverdue(told, report)
 		}
 	}
 }
@@ -127,6 +132,9 @@ func (o *Options) paths() []string {
 		if c.OCSPFile != "" {
 			list = append(list, c.OCSPFile)
 		}
+	}
+	for _, a := range o.clientAuths() {
+		list = append(append(list, a.CAFile), a.CRLFiles...)
 	}
 	return list
 }
