@@ -19,7 +19,7 @@ const dropAbove = 8
 
 // TunnelCaps caps open tunnels; 0 is no limit.
 type TunnelCaps struct {
-	// Max is in all, MaxPerClient from one client address (IPv6: one /64).
+	// Max is in all, MaxPerClient from one client.
 	Max, MaxPerClient int
 }
 
@@ -160,16 +160,33 @@ func (t *Tunnels) SetCaps(all TunnelCaps, routes map[string]TunnelCaps) {
 	}
 }
 
-// Acquire counts a tunnel on the route from addr and admits it, or refuses it and
+// Client is whom tunnels are counted for. The zero value is nobody: only the caps on all clients hold.
+type Client struct {
+	key   uint64
+	known bool
+}
+
+// ByAddr is the client at an address. The zero addr, of a Unix socket, is nobody's.
+func ByAddr(addr netip.Addr) Client {
+	if !addr.IsValid() {
+		return Client{}
+	}
+	return Client{clientKey(addr), true}
+}
+
+// ByIdentity is the client of a proven identity, by a hash of it that nobody can choose. Its key is in 0100::/8, where no
+// client comes from either (see clientKey).
+func ByIdentity(hash uint64) Client { return Client{1<<56 | hash>>8, true} }
+
+// Acquire counts a tunnel of the client on the route and admits it, or refuses it and
 // counts nothing but the refusal. A route that is not configured, as a request that
-// began before a reload may bring, has no caps of its own. The zero addr, of a Unix socket, has
-// no client. A tunnel keeps the RouteID for its Release.
-func (t *Tunnels) Acquire(route string, addr netip.Addr) (RouteID, TunnelVerdict) {
+// began before a reload may bring, has no caps of its own. A tunnel keeps the RouteID for its Release.
+func (t *Tunnels) Acquire(route string, client Client) (RouteID, TunnelVerdict) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	id := t.routeLocked(route)
 	r := t.routes[id]
-	if v := t.judgeLocked(r, id, addr); v != TunnelOK {
+	if v := t.judgeLocked(r, id, client); v != TunnelOK {
 		t.refused[v]++
 		r.refused++
 		t.forgetLocked(id)
@@ -178,8 +195,8 @@ func (t *Tunnels) Acquire(route string, addr netip.Addr) (RouteID, TunnelVerdict
 	t.open++
 	r.open++
 	r.opened++
-	if addr.IsValid() {
-		sh, key := t.shardLocked(addr)
+	if client.known {
+		sh, key := t.shardLocked(client)
 		sh.add(key)
 		key.route = id
 		sh.add(key)
@@ -189,17 +206,17 @@ func (t *Tunnels) Acquire(route string, addr netip.Addr) (RouteID, TunnelVerdict
 
 // judgeLocked looks at the wider caps first, so that the verdict names what the
 // operator has to raise before anything else helps.
-func (t *Tunnels) judgeLocked(r *tunnelRoute, id RouteID, addr netip.Addr) TunnelVerdict {
+func (t *Tunnels) judgeLocked(r *tunnelRoute, id RouteID, client Client) TunnelVerdict {
 	if reached(t.open, t.caps.Max) {
 		return TunnelTooMany
 	}
 	if reached(r.open, r.caps.Max) {
 		return TunnelTooManyOnRoute
 	}
-	if !addr.IsValid() {
+	if !client.known {
 		return TunnelOK
 	}
-	sh, key := t.shardLocked(addr)
+	sh, key := t.shardLocked(client)
 	if reached(int(sh.counts[key]), t.caps.MaxPerClient) {
 		return TunnelTooManyPerClient
 	}
@@ -212,8 +229,8 @@ func (t *Tunnels) judgeLocked(r *tunnelRoute, id RouteID, addr netip.Addr) Tunne
 
 func reached(n, limit int) bool { return limit > 0 && n >= limit }
 
-// Release gives back what Acquire admitted for addr.
-func (t *Tunnels) Release(id RouteID, addr netip.Addr) {
+// Release gives back what Acquire admitted for the client.
+func (t *Tunnels) Release(id RouteID, client Client) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.routes[id]
@@ -223,8 +240,8 @@ func (t *Tunnels) Release(id RouteID, addr netip.Addr) {
 	t.open--
 	r.open--
 	t.forgetLocked(id)
-	if addr.IsValid() {
-		sh, key := t.shardLocked(addr)
+	if client.known {
+		sh, key := t.shardLocked(client)
 		sh.remove(key)
 		key.route = id
 		sh.remove(key)
@@ -257,9 +274,8 @@ func (t *Tunnels) forgetLocked(id RouteID) {
 }
 
 // shardLocked returns the map with the client's entries and its key over all routes.
-func (t *Tunnels) shardLocked(addr netip.Addr) (*tunnelShard, tunnelKey) {
-	client := clientKey(addr)
-	return &t.shards[client*t.mul>>58], tunnelKey{high: uint32(client >> 32), low: uint32(client), route: allRoutes}
+func (t *Tunnels) shardLocked(client Client) (*tunnelShard, tunnelKey) {
+	return &t.shards[client.key*t.mul>>58], tunnelKey{high: uint32(client.key >> 32), low: uint32(client.key), route: allRoutes}
 }
 
 func (sh *tunnelShard) add(key tunnelKey) {
@@ -303,14 +319,14 @@ func (t *Tunnels) Open() int {
 	return t.open
 }
 
-// OpenFrom returns the tunnels open now from addr's client.
-func (t *Tunnels) OpenFrom(addr netip.Addr) int {
-	if !addr.IsValid() {
+// OpenFrom returns the tunnels open now from the client.
+func (t *Tunnels) OpenFrom(client Client) int {
+	if !client.known {
 		return 0
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	sh, key := t.shardLocked(addr)
+	sh, key := t.shardLocked(client)
 	return int(sh.counts[key])
 }
 

@@ -32,7 +32,7 @@ func (x *tunnelTest) acquire(step, route string, want TunnelVerdict, addrs ...st
 		if text != "unix" {
 			addr = netip.MustParseAddr(text)
 		}
-		id, v := x.Acquire(route, addr)
+		id, v := x.Acquire(route, ByAddr(addr))
 		if v != want {
 			x.t.Fatalf("%s: %s from %s: %s, want %s", step, route, text, v, want)
 		}
@@ -46,7 +46,7 @@ func (x *tunnelTest) acquire(step, route string, want TunnelVerdict, addrs ...st
 func (x *tunnelTest) release(i int) {
 	h := x.open[i]
 	x.open = slices.Delete(x.open, i, i+1)
-	x.Release(h.id, h.addr)
+	x.Release(h.id, ByAddr(h.addr))
 }
 
 func (x *tunnelTest) wantRoutes(step string, want ...RouteTunnels) {
@@ -177,10 +177,10 @@ func TestTunnelsReload(t *testing.T) {
 			t.Errorf("%s: refused %d, want %d", v, got, want)
 		}
 	}
-	if got := x.OpenFrom(netip.MustParseAddr(one)); got != 3 {
+	if got := x.OpenFrom(ByAddr(netip.MustParseAddr(one))); got != 3 {
 		t.Errorf("%d open from %s, want 3", got, one)
 	}
-	if got := x.OpenFrom(netip.Addr{}); got != 0 {
+	if got := x.OpenFrom(ByAddr(netip.Addr{})); got != 0 {
 		t.Errorf("%d open from nobody", got)
 	}
 	x.end()
@@ -191,19 +191,19 @@ func TestTunnelsReload(t *testing.T) {
 func TestTunnelsHandles(t *testing.T) {
 	x := NewTunnels()
 	addr := netip.MustParseAddr("192.0.2.1")
-	a, _ := x.Acquire("a", addr)
+	a, _ := x.Acquire("a", ByAddr(addr))
 	x.lastID = ^RouteID(0) - 1
 	seen := map[RouteID]string{a: "a"}
 	for i := range 8 {
 		name := "r" + strconv.Itoa(i)
-		id, v := x.Acquire(name, addr)
+		id, v := x.Acquire(name, ByAddr(addr))
 		if v != TunnelOK || id == allRoutes || seen[id] != "" {
 			t.Fatalf("%s gets handle %d, %s, that is %q", name, id, v, seen[id])
 		}
 		seen[id] = name
 	}
 	for id := range seen {
-		x.Release(id, addr)
+		x.Release(id, ByAddr(addr))
 	}
 	if len(x.routes) != 0 || x.Open() != 0 {
 		t.Errorf("%d routes and %d tunnels are left", len(x.routes), x.Open())
@@ -214,7 +214,7 @@ func TestTunnelsBug(t *testing.T) {
 	f := func(what string, do func(x *Tunnels, id RouteID)) {
 		t.Helper()
 		x := NewTunnels()
-		id, _ := x.Acquire("a", netip.MustParseAddr("192.0.2.1"))
+		id, _ := x.Acquire("a", ByAddr(netip.MustParseAddr("192.0.2.1")))
 		defer func() {
 			if recover() == nil {
 				t.Errorf("%s: no panic", what)
@@ -222,12 +222,12 @@ func TestTunnelsBug(t *testing.T) {
 		}()
 		do(x, id)
 	}
-	f("unknown handle", func(x *Tunnels, _ RouteID) { x.Release(77, netip.Addr{}) })
-	f("no handle", func(x *Tunnels, _ RouteID) { x.Release(0, netip.Addr{}) })
-	f("other client", func(x *Tunnels, id RouteID) { x.Release(id, netip.MustParseAddr("192.0.2.2")) })
+	f("unknown handle", func(x *Tunnels, _ RouteID) { x.Release(77, ByAddr(netip.Addr{})) })
+	f("no handle", func(x *Tunnels, _ RouteID) { x.Release(0, ByAddr(netip.Addr{})) })
+	f("other client", func(x *Tunnels, id RouteID) { x.Release(id, ByAddr(netip.MustParseAddr("192.0.2.2"))) })
 	f("twice", func(x *Tunnels, id RouteID) {
-		x.Release(id, netip.Addr{})
-		x.Release(id, netip.Addr{})
+		x.Release(id, ByAddr(netip.Addr{}))
+		x.Release(id, ByAddr(netip.Addr{}))
 	})
 }
 
@@ -259,12 +259,12 @@ func TestTunnelsConcurrent(t *testing.T) {
 				if i%100 == 0 {
 					x.SetCaps(TunnelCaps{Max: most}, map[string]TunnelCaps{route: {Max: 2}})
 				}
-				id, v := x.Acquire(route, addr)
+				id, v := x.Acquire(route, ByAddr(addr))
 				if n := x.Open(); n > most {
 					t.Errorf("%d open, at most %d may be", n, most)
 				}
 				if v == TunnelOK {
-					x.Release(id, addr)
+					x.Release(id, ByAddr(addr))
 				}
 			}
 		})
@@ -302,7 +302,7 @@ func TestTunnelsMemory(t *testing.T) {
 	x := NewTunnels()
 	before := heapInUse()
 	for i := range clients {
-		if _, v := x.Acquire("a", fourBytes(i)); v != TunnelOK {
+		if _, v := x.Acquire("a", ByAddr(fourBytes(i))); v != TunnelOK {
 			t.Fatal(v)
 		}
 	}
@@ -313,7 +313,7 @@ func TestTunnelsMemory(t *testing.T) {
 		t.Errorf("%d clients take %d B, want at most %d", clients, used, most)
 	}
 	for i := range clients {
-		x.Release(id, fourBytes(i))
+		x.Release(id, ByAddr(fourBytes(i)))
 	}
 	if left := heapInUse() - before; left > used/8 {
 		t.Errorf("%d B are left of %d", left, used)
@@ -329,15 +329,15 @@ func TestTunnelsAllocs(t *testing.T) {
 	x := NewTunnels()
 	x.SetCaps(TunnelCaps{MaxPerClient: 1000}, map[string]TunnelCaps{"a": {Max: 1000}})
 	addr := netip.MustParseAddr("2001:db8::1")
-	if _, v := x.Acquire("a", addr); v != TunnelOK {
+	if _, v := x.Acquire("a", ByAddr(addr)); v != TunnelOK {
 		t.Fatal(v)
 	}
 	allocs := testing.AllocsPerRun(100, func() {
-		id, v := x.Acquire("a", addr)
+		id, v := x.Acquire("a", ByAddr(addr))
 		if v != TunnelOK {
 			t.Fatal(v)
 		}
-		x.Release(id, addr)
+		x.Release(id, ByAddr(addr))
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations for a client that has tunnels, want none", allocs)
@@ -348,14 +348,14 @@ func BenchmarkTunnels(b *testing.B) {
 	x := NewTunnels()
 	x.SetCaps(TunnelCaps{Max: 1 << 20, MaxPerClient: 1 << 10}, map[string]TunnelCaps{"a": {Max: 1 << 20}})
 	for i := range 10_000 {
-		x.Acquire("a", fourBytes(i))
+		x.Acquire("a", ByAddr(fourBytes(i)))
 	}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
 			addr := fourBytes(i % 10_000)
-			if id, v := x.Acquire("a", addr); v == TunnelOK {
-				x.Release(id, addr)
+			if id, v := x.Acquire("a", ByAddr(addr)); v == TunnelOK {
+				x.Release(id, ByAddr(addr))
 			}
 		}
 	})
