@@ -54,6 +54,9 @@ func sample() *Record {
 		TLSCipher:     "TLS_AES_128_GCM_SHA256",
 		TLSServerName: "example.com",
 		TLSJA4:        "t13d1516h2_8daaf6152771_e5627efa2ab1",
+		TLSClient: &TLSClient{
+			Subject: `CN=feed,O=Acme\, Inc.`, Issuer: "CN=ca", SAN: "URI:spiffe://a/b", SPIFFE: "spiffe://a/b", Fingerprint: "0a0b", Serial: "7",
+		},
 	}
 }
 
@@ -75,7 +78,9 @@ func TestJSON(t *testing.T) {
 		`"method":"GET","host":"example.com","path":"/a%20b","query":"x=1","proto":"HTTP/1.1","status":502,"reason":"dial_failed",` +
 		`"bytes_sent":1024,"bytes_received":17,"duration":1.234567,"upstream_duration":0.001002,"attempts":2,"route":"api","upstream":"be",` +
 		`"backend":"10.0.0.1:80","request_id":"id-1","referer":"https://ref.example/","user_agent":"curl/8","tls_version":"1.3",` +
-		`"tls_cipher":"TLS_AES_128_GCM_SHA256","tls_server_name":"example.com","tls_ja4":"t13d1516h2_8daaf6152771_e5627efa2ab1"}`
+		`"tls_cipher":"TLS_AES_128_GCM_SHA256","tls_server_name":"example.com","tls_ja4":"t13d1516h2_8daaf6152771_e5627efa2ab1",` +
+		`"tls_client_verified":"yes","tls_client_subject":"CN=feed,O=Acme\\, Inc.","tls_client_issuer":"CN=ca","tls_client_san":"URI:spiffe://a/b",` +
+		`"tls_client_spiffe":"spiffe://a/b","tls_client_fingerprint":"0a0b","tls_client_serial":"7"}`
 	if got := format(t, "json", sample()); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

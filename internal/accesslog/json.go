@@ -50,6 +50,15 @@ func (f *Format) appendJSON(dst []byte, r *Record) []byte {
 	dst = appendText(dst, `,"tls_cipher":`, stringBytes(r.TLSCipher))
 	dst = appendText(dst, `,"tls_server_name":`, stringBytes(r.TLSServerName))
 	dst = appendText(dst, `,"tls_ja4":`, stringBytes(r.TLSJA4))
+	if c := r.TLSClient; c != nil {
+		dst = append(dst, `,"tls_client_verified":"yes"`...)
+		dst = appendText(dst, `,"tls_client_subject":`, stringBytes(c.Subject))
+		dst = appendText(dst, `,"tls_client_issuer":`, stringBytes(c.Issuer))
+		dst = appendText(dst, `,"tls_client_san":`, stringBytes(c.SAN))
+		dst = appendText(dst, `,"tls_client_spiffe":`, stringBytes(c.SPIFFE))
+		dst = appendText(dst, `,"tls_client_fingerprint":`, stringBytes(c.Fingerprint))
+		dst = appendText(dst, `,"tls_client_serial":`, stringBytes(c.Serial))
+	}
 	return append(dst, '}')
 }
 

@@ -56,4 +56,28 @@ type Record struct {
 	TLSCipher     string
 	TLSServerName string
 	TLSJA4        string
+	TLSClient     *TLSClient // nil if the client proved no identity
+}
+
+// TLSClient is what a client's verified certificate says, in printable ASCII.
+type TLSClient struct {
+	Subject, Issuer, SAN, SPIFFE, Fingerprint, Serial string
+}
+
+var noTLSClient TLSClient
+
+// tlsClient returns what is known of the client, empty if that is nothing.
+func (r *Record) tlsClient() *TLSClient {
+	if r.TLSClient == nil {
+		return &noTLSClient
+	}
+	return r.TLSClient
+}
+
+// verified is the value of ${tls_client_verified}.
+func (r *Record) verified() string {
+	if r.TLSClient == nil {
+		return "no"
+	}
+	return "yes"
 }

@@ -38,6 +38,13 @@ const (
 	varTimeISO8601
 	varTimeLocal
 	varTLSCipher
+	varTLSClientFingerprint
+	varTLSClientIssuer
+	varTLSClientSAN
+	varTLSClientSerial
+	varTLSClientSPIFFE
+	varTLSClientSubject
+	varTLSClientVerified
 	varTLSJA4
 	varTLSServerName
 	varTLSVersion
@@ -49,37 +56,44 @@ const (
 
 // variables holds those without an argument.
 var variables = map[string]variable{
-	"attempts":          varAttempts,
-	"backend":           varBackend,
-	"bytes_received":    varBytesReceived,
-	"bytes_sent":        varBytesSent,
-	"client_addr":       varClientAddr,
-	"client_port":       varClientPort,
-	"duration":          varDuration,
-	"host":              varHost,
-	"listener":          varListener,
-	"method":            varMethod,
-	"path":              varPath,
-	"proto":             varProto,
-	"query":             varQuery,
-	"reason":            varReason,
-	"referer":           varReferer,
-	"remote_user":       varRemoteUser,
-	"request":           varRequest,
-	"request_id":        varRequestID,
-	"route":             varRoute,
-	"scheme":            varScheme,
-	"status":            varStatus,
-	"time_iso8601":      varTimeISO8601,
-	"time_local":        varTimeLocal,
-	"tls_cipher":        varTLSCipher,
-	"tls_ja4":           varTLSJA4,
-	"tls_server_name":   varTLSServerName,
-	"tls_version":       varTLSVersion,
-	"upstream":          varUpstream,
-	"upstream_duration": varUpstreamDuration,
-	"uri":               varURI,
-	"user_agent":        varUserAgent,
+	"attempts":               varAttempts,
+	"backend":                varBackend,
+	"bytes_received":         varBytesReceived,
+	"bytes_sent":             varBytesSent,
+	"client_addr":            varClientAddr,
+	"client_port":            varClientPort,
+	"duration":               varDuration,
+	"host":                   varHost,
+	"listener":               varListener,
+	"method":                 varMethod,
+	"path":                   varPath,
+	"proto":                  varProto,
+	"query":                  varQuery,
+	"reason":                 varReason,
+	"referer":                varReferer,
+	"remote_user":            varRemoteUser,
+	"request":                varRequest,
+	"request_id":             varRequestID,
+	"route":                  varRoute,
+	"scheme":                 varScheme,
+	"status":                 varStatus,
+	"time_iso8601":           varTimeISO8601,
+	"time_local":             varTimeLocal,
+	"tls_cipher":             varTLSCipher,
+	"tls_client_fingerprint": varTLSClientFingerprint,
+	"tls_client_issuer":      varTLSClientIssuer,
+	"tls_client_san":         varTLSClientSAN,
+	"tls_client_serial":      varTLSClientSerial,
+	"tls_client_spiffe":      varTLSClientSPIFFE,
+	"tls_client_subject":     varTLSClientSubject,
+	"tls_client_verified":    varTLSClientVerified,
+	"tls_ja4":                varTLSJA4,
+	"tls_server_name":        varTLSServerName,
+	"tls_version":            varTLSVersion,
+	"upstream":               varUpstream,
+	"upstream_duration":      varUpstreamDuration,
+	"uri":                    varURI,
+	"user_agent":             varUserAgent,
 }
 
 func (f *Format) appendVariable(dst []byte, p *part, r *Record) []byte {
@@ -92,7 +106,8 @@ func (f *Format) appendVariable(dst []byte, p *part, r *Record) []byte {
 		return f.clock.appendLocal(dst, r.Time)
 	case varAttempts, varBytesReceived, varBytesSent, varClientPort, varDuration, varStatus, varUpstreamDuration:
 		return appendNumber(dst, p.variable, r)
-	case varBackend, varListener, varReason, varRoute, varScheme, varTLSCipher, varTLSJA4, varTLSServerName, varTLSVersion, varUpstream:
+	case varBackend, varListener, varReason, varRoute, varScheme, varTLSCipher, varTLSJA4, varTLSServerName, varTLSVersion, varUpstream,
+		varTLSClientFingerprint, varTLSClientIssuer, varTLSClientSAN, varTLSClientSerial, varTLSClientSPIFFE, varTLSClientSubject, varTLSClientVerified:
 		return appendWord(dst, p.variable, r)
 	case varClientAddr:
 		return appendAddr(dst, r.ClientAddr.Addr())
@@ -173,6 +188,20 @@ func appendWord(dst []byte, v variable, r *Record) []byte {
 		word = r.Scheme
 	case varTLSCipher:
 		word = r.TLSCipher
+	case varTLSClientFingerprint:
+		word = r.tlsClient().Fingerprint
+	case varTLSClientIssuer:
+		word = r.tlsClient().Issuer
+	case varTLSClientSAN:
+		word = r.tlsClient().SAN
+	case varTLSClientSerial:
+		word = r.tlsClient().Serial
+	case varTLSClientSPIFFE:
+		word = r.tlsClient().SPIFFE
+	case varTLSClientSubject:
+		word = r.tlsClient().Subject
+	case varTLSClientVerified:
+		word = r.verified()
 	case varTLSJA4:
 		word = r.TLSJA4
 	case varTLSServerName:
