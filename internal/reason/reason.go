@@ -47,6 +47,10 @@ const (
 	ReloadedAway     // the listener was removed by a reload
 	Internal         // a bug caught at the border
 	TooManyTunnels   // a limit on tunnels was reached
+	Misdirected      // the host asks for other client certificates than the server name that the connection was made for
+	IdentityMissing  // the route demands an identity, and the client proved none
+	IdentityDenied   // the route demands another identity than the client proved
+	IdentityRevoked  // the client's certificate was revoked, or its authority removed, since it connected
 
 	// The backend side.
 
@@ -134,6 +138,10 @@ var table = [numReasons]struct {
 	ReloadedAway:        {"reloaded_away", 0},
 	Internal:            {"internal", 500},
 	TooManyTunnels:      {"too_many_tunnels", 503},
+	Misdirected:         {"misdirected", 421},
+	IdentityMissing:     {"identity_missing", 403},
+	IdentityDenied:      {"identity_denied", 403},
+	IdentityRevoked:     {"identity_revoked", 403},
 	NoBackend:           {"no_backend", 503},
 	PoolFull:            {"pool_full", 503},
 	DialFailed:          {"dial_failed", 502},
