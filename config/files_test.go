@@ -112,11 +112,40 @@ func writeCertificates(t *testing.T) (dir string) {
 			t.Fatal(err)
 		}
 	}
+	writeRevocationList(t, dir, "late", -10*day, -day)
+	writeRevocationList(t, dir, "list", -day, day)
 	garbage := "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
 	if err := os.WriteFile(filepath.Join(dir, "garbage.pem"), []byte(garbage), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// writeRevocationList writes an authority to name.pem and its empty list to name.crl, with these times from testNow.
+func writeRevocationList(t *testing.T, dir, name string, this, next time.Duration) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: testNow.AddDate(-1, 0, 0), NotAfter: testNow.AddDate(1, 0, 0),
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte(name),
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, ca, ca, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: testNow.Add(this), NextUpdate: testNow.Add(next)}
+	crl, err := x509.CreateRevocationList(rand.Reader, list, ca, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{name + ".pem": {Type: "CERTIFICATE", Bytes: cert}, name + ".crl": {Type: "X509 CRL", Bytes: crl}} {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // writeChains makes certificates below two authorities, and files that hold them as they should not.

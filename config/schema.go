@@ -90,8 +90,11 @@ type Workers struct {
 type Tunnels struct {
 	// Most tunnels open at once; 0 is no limit. One over it is answered with 503 and Retry-After.
 	Max int `yaml:"max" default:"0" min:"0"`
-	// Most tunnels open at once from one client address (IPv6: one /64); 0 is no limit.
+	// Most tunnels open at once from one client; 0 is no limit.
 	MaxPerClient int `yaml:"max_per_client" default:"0" min:"0"`
+	// What a client is, for this max_per_client and that of routes: its address (IPv6: one /64), or the identity that it proved by its certificate: the SPIFFE
+	// ID, without one issuer and subject, without those the fingerprint. One without an identity counts by its address in either case.
+	Client string `yaml:"client" default:"address" enum:"address|identity"`
 	// Bytes that may wait for one side of a tunnel to take them; beyond, the other side is not read.
 	Queue unit.Size `yaml:"queue" default:"64KiB" min:"4KiB" max:"16MiB"`
 }
@@ -188,6 +191,14 @@ type Forwarding struct {
 	RequestIDHeader string `yaml:"request_id_header" default:"X-Request-Id"`
 	// W3C trace context: "pass" leaves traceparent alone, "extend" makes this hop a span (a new one if there is none), "off" removes it.
 	TraceContext string `yaml:"trace_context" default:"pass" enum:"pass|extend|off"`
+	// What backends are told of a client's verified certificate. "xfcc" is X-Forwarded-Client-Cert as Envoy writes it, with Hash, Subject, URI and DNS;
+	// "rfc9440" is Client-Cert (RFC 9440), the whole certificate in base64. Other fields are made with request_headers and the variables ${tls_client_...}.
+	ClientCert string `yaml:"client_cert" default:"off" enum:"off|xfcc|rfc9440"`
+	// Further fields that clients must not send, as a backend believes them. They are removed from every request, as X-Forwarded-Client-Cert, Client-Cert,
+	// Client-Cert-Chain and the fields that any route's request_headers make of a ${tls_client_...} variable always are (but for common ones such as Authorization).
+	ClientCertFields []string `yaml:"client_cert_fields"`
+	// Pass these fields on from trusted_proxies. They then take the place of what client_cert would say.
+	ClientCertFromProxies bool `yaml:"client_cert_from_proxies" default:"false"`
 	// Add "Via: 1.1 tickgate" to requests and responses (RFC 9110 section 7.6.3).
 	Via bool `yaml:"via" default:"false"`
 }
@@ -315,6 +326,8 @@ type Route struct {
 	Methods []string `yaml:"methods"`
 	// Header conditions; all must hold.
 	Headers []HeaderMatch `yaml:"headers"`
+	// Only clients with this identity, proved by a certificate (tls.client_auth); others go to the next route that matches. An empty one, {}, is any identity.
+	Identity *tlsterm.IdentityMatch `yaml:"identity"`
 
 	// Action: forward to this upstream.
 	Upstream string `yaml:"upstream"`
@@ -323,6 +336,8 @@ type Route struct {
 	// Action: redirect.
 	Redirect *Redirect `yaml:"redirect"`
 
+	// Answer 403 to clients without this identity. An empty one, {}, is any identity.
+	RequireIdentity *tlsterm.IdentityMatch `yaml:"require_identity"`
 	// Backends are connected to separately for each tag, so that routes of different tags never share a connection.
 	Tag string `yaml:"tag" default:"default"`
 	// Change the path sent to the backend.
@@ -356,7 +371,7 @@ type Tunnel struct {
 	Mode string `yaml:"mode" default:"opaque" enum:"opaque|frames"`
 	// Most tunnels of this route open at once; 0 is no limit. One over it is answered with 503 and Retry-After.
 	Max int `yaml:"max" default:"0" min:"0"`
-	// Most tunnels of this route open at once from one client address (IPv6: one /64); 0 is no limit.
+	// Most tunnels of this route open at once from one client (see tunnels.client); 0 is no limit.
 	MaxPerClient int `yaml:"max_per_client" default:"0" min:"0"`
 	// Longest time without a byte in either direction, instead of timeouts.tunnel_idle; 0s keeps that.
 	Idle time.Duration `yaml:"idle" default:"0s" min:"0s"`
@@ -425,7 +440,8 @@ type Rewrite struct {
 }
 
 // HeaderOps changes header fields: remove, then set, then add. Values may hold variables: ${client_addr} ${client_port} ${host} ${scheme} ${method}
-// ${path} ${query} ${uri} ${request_id} ${route} ${upstream} ${backend} ${listener} ${tls_version} ${tls_cipher} ${tls_server_name} ${tls_ja4} ${header:NAME} ${cookie:NAME}
+// ${path} ${query} ${uri} ${request_id} ${route} ${upstream} ${backend} ${listener} ${tls_version} ${tls_cipher} ${tls_server_name} ${tls_ja4} ${tls_client_verified}
+// ${tls_client_subject} ${tls_client_issuer} ${tls_client_san} ${tls_client_spiffe} ${tls_client_fingerprint} ${tls_client_serial} ${header:NAME} ${cookie:NAME}
 // and captures $1 … $9 and ${name}. A "$$" is a dollar sign.
 type HeaderOps struct {
 	// Remove every field of these names.

@@ -33,6 +33,13 @@ var requestVariables = []variable{
 	{"tls_cipher", "Cipher suite; empty without TLS."},
 	{"tls_server_name", "Server name that the client asked for (SNI); empty without TLS."},
 	{"tls_ja4", "JA4 fingerprint of the client; empty without TLS, and unless the listener has `tls.ja4`."},
+	{"tls_client_verified", "yes if the client proved an identity by its certificate, no otherwise."},
+	{"tls_client_subject", "Subject of the client's verified certificate (RFC 4514), such as CN=feed,O=Acme; empty without one, like all that follow. What is not printable ASCII is written as \\XX."},
+	{"tls_client_issuer", "Its issuer, in the same form."},
+	{"tls_client_san", "Its alternative names: DNS:a.example,URI:spiffe://example.org/a,IP:192.0.2.1,email:a@example."},
+	{"tls_client_spiffe", "Its SPIFFE ID, if it is an X.509-SVID."},
+	{"tls_client_fingerprint", "SHA-256 of the certificate, in hexadecimal."},
+	{"tls_client_serial", "Its serial number, in hexadecimal."},
 }
 
 // logVariables are known to log.access.format as well.

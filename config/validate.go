@@ -148,6 +148,7 @@ func (v *validator) forwarding() {
 	if name := f.RequestIDHeader; name != "" {
 		v.headerName("forwarding.request_id_header", name, false)
 	}
+	v.clientCert()
 }
 
 // peers judges a list of proxies that are believed about their clients.

@@ -30,6 +30,7 @@ func (v *validator) routes() (used map[string]bool) {
 		v.action(path, r, upstreams)
 		v.changes(path, r, re)
 		v.tunnel(path+".tunnel", r)
+		v.identities(path, r)
 		if v.hasBroken(path) {
 			continue // what it would match is not known
 		}
@@ -333,7 +334,7 @@ func matchKey(r *Route) (place, conditions string) {
 		path = "/" // every path begins so
 	}
 	place = fmt.Sprintf("%q %q %q %q", r.Host, path, r.PathExact, r.PathRegex)
-	if len(r.Methods) == 0 && len(r.Headers) == 0 && r.Scheme == "any" {
+	if len(r.Methods) == 0 && len(r.Headers) == 0 && r.Scheme == "any" && r.Identity == nil {
 		return place, ""
 	}
 	methods := slices.Sorted(slices.Values(r.Methods))
@@ -342,7 +343,7 @@ func matchKey(r *Route) (place, conditions string) {
 		headers[i] = fmt.Sprintf("%q %q %q %t", strings.ToLower(h.Name), h.Value, h.Regex, h.Not)
 	}
 	slices.Sort(headers)
-	return place, fmt.Sprintf("%q %q %q", r.Scheme, slices.Compact(methods), slices.Compact(headers))
+	return place, fmt.Sprintf("%q %q %q %s", r.Scheme, slices.Compact(methods), slices.Compact(headers), identityKey(r.Identity))
 }
 
 // routeNames gives each route without a name one made of host and path, and makes

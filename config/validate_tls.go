@@ -20,6 +20,12 @@ func (v *validator) listenerTLS(path string, o *tlsterm.Options) {
 		v.warn(path+".insecure_key_log_file", "whoever reads this file can decrypt the traffic of every client")
 	}
 	v.listenerTickets(path+".tickets", &o.Tickets)
+	v.clientAuth(path+".client_auth", &o.ClientAuth)
+	for i := range o.Policies {
+		if a := o.Policies[i].ClientAuth; a != nil {
+			v.clientAuth(fmt.Sprintf("%s.policies[%d].client_auth", path, i), a)
+		}
+	}
 	v.certificates(path, o)
 }
 

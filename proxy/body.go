@@ -33,6 +33,7 @@ type requestBody struct {
 	pumping  bool
 	begun    bool // some of it was read from the connection after the prefix
 	failed   reason.Reason
+	hidden   *nameSet // trailer fields that are not passed on, besides those that cannot be trailers; nil is none
 	done     chan struct{}
 	sentAt   time.Time // when the pump ended
 
@@ -80,6 +81,10 @@ func (x *Exchange) takePrefix() bool {
 		return true
 	}
 	b.limit = x.rt.maxBody
+	b.hidden = nil
+	if !x.believesClientCert() {
+		b.hidden = &x.snap.clientCert
+	}
 	var n int
 	b.room, n = b.take(b.room, c.in[c.r:c.w])
 	b.prefix = b.room
@@ -117,7 +122,7 @@ func (b *requestBody) take(dst, src []byte) ([]byte, int) {
 		}
 		if b.failed == reason.OK && b.chunks.Done() {
 			b.complete = true
-			dst = h1.AppendLastChunk(dst, b.chunks.Trailers())
+			dst = h1.AppendLastChunk(dst, b.hidden.strip(b.chunks.Trailers()))
 		}
 	}
 	return dst, used

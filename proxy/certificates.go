@@ -38,6 +38,10 @@ func (g *Gateway) followStoresLocked() {
 
 // reportFiles logs that the TLS files of a listener have changed.
 func (g *Gateway) reportFiles(listen string, r tlsterm.FileReport) {
+	if l := r.Overdue; l != nil {
+		g.log.Warn().Str("listen", listen).Str("file", l.File).Str("issuer", l.Issuer).Time("next_update", l.NextUpdate).Msg("a revocation list is overdue")
+		return
+	}
 	if r.Err == nil {
 		g.log.Info().Str("listen", listen).Msg("TLS files have changed and are in use")
 		for _, f := range r.Findings {
@@ -95,6 +99,11 @@ func (g *Gateway) writeCertificateMetrics(w io.Writer) {
 		listener := "listener=" + strconv.Quote(s.listen)
 		for _, c := range s.Certificates() {
 			metrics.WriteGaugeUint64(w, fmt.Sprintf("tickgate_tls_certificate_expiry_timestamp_seconds{%s,cert_file=%q}", listener, c.CertFile), uint64(c.ChainNotAfter.Unix()))
+		}
+		for _, l := range s.RevocationLists() {
+			if !l.NextUpdate.IsZero() {
+				metrics.WriteGaugeUint64(w, fmt.Sprintf("tickgate_tls_client_crl_next_update_timestamp_seconds{%s,crl_file=%q,issuer=%q}", listener, l.File, l.Issuer), uint64(l.NextUpdate.Unix()))
+			}
 		}
 		st := s.FileStats()
 		metrics.WriteCounterUint64(w, "tickgate_tls_files_reloads_total{"+listener+"}", st.Reloads)

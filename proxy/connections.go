@@ -38,6 +38,8 @@ type connStatus struct {
 	Age      float64 `json:"age_seconds"`
 	Requests int     `json:"requests,omitempty"`
 	JA4      string  `json:"tls_ja4,omitempty"`
+	// Who the client proved to be: SPIFFE ID, or subject, or fingerprint of its certificate.
+	Identity string `json:"identity,omitempty"`
 	// Of tunnels.
 	Route     string  `json:"route,omitempty"`
 	Upstream  string  `json:"upstream,omitempty"`
@@ -139,6 +141,9 @@ func (v *connView) status(now time.Time) *connStatus {
 	}
 	if n, ok := v.note.(*tlsNote); ok {
 		st.JA4 = n.ja4
+		if n.identity != nil {
+			st.Identity = n.identity.Name()
+		}
 	}
 	if t := v.tunnel; t != nil {
 		st.Route, st.Upstream, st.Backend, st.Mode = t.Labels.Route, t.Labels.Upstream, t.Labels.Backend, t.Mode.String()

@@ -38,6 +38,9 @@ func (g *Gateway) logEnd(x *Exchange) {
 	if e == nil {
 		return
 	}
+	if id := x.c.identity(); id != nil {
+		e.Str("identity", id.Name())
+	}
 	e.Bytes("client", x.c.addrText).Str("listen", x.c.ln.name).Str("route", x.rt.name).Int("status", x.status)
 	if len(x.req.Raw) > 0 {
 		e.Bytes("method", x.req.Method()).Bytes("host", x.req.Host()).Bytes("target", x.req.Target())

@@ -198,6 +198,7 @@ func (x *Exchange) releaseOut() {
 func (x *Exchange) forget() {
 	x.snap, x.rt, x.up, x.backend = nil, nil, nil, nil
 	x.att = attempt{}
+	x.body.hidden = nil
 }
 
 // fail ends the request for r, unless it has ended for another reason before.

@@ -43,6 +43,7 @@ func (x *Exchange) logAccess(now time.Time) {
 		Route: x.rt.name, Upstream: x.rt.upstreamName(), Backend: x.backendAddr(),
 		Listener: x.c.ln.name, Scheme: x.scheme(),
 		TLSVersion: x.c.facts.version, TLSCipher: x.c.facts.cipher, TLSServerName: x.c.facts.serverName, TLSJA4: x.c.facts.ja4,
+		TLSClient: x.c.logClient(),
 	}
 	if len(x.req.Raw) > 0 {
 		rec.Method, rec.Host, rec.Path, rec.Query = x.req.Method(), x.req.Host(), x.req.Path(), x.req.Query()

@@ -71,6 +71,10 @@ type Gateway struct {
 	tickets    atomic.Pointer[[]ticketKeys]
 	staplers   atomic.Pointer[[]stapler]
 
+	// Client certificates that were good, and those that were not by tlsterm.ClientCertProblem.
+	clientsVerified atomic.Uint64
+	certProblems    []atomic.Uint64
+
 	droppedBefore atomic.Uint64 // by access logs that a reload replaced
 
 	reloadMu  sync.Mutex // one reload or drain at a time; guards the seven below
@@ -116,7 +120,8 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		owners:     tunnelOwners{all: map[tunnelKey]*tunnelOwner{}},
 		live:       map[*clientConn]struct{}{},
 
-		tlsFailures: make([]atomic.Uint64, len(tlsterm.Failures())),
+		tlsFailures:  make([]atomic.Uint64, len(tlsterm.Failures())),
+		certProblems: make([]atomic.Uint64, len(tlsterm.ClientCertProblems())),
 	}
 	g.prefaces.failures = make([]atomic.Uint64, len(preface.Failures()))
 	g.workers = newCrew(crewSize(cfg), g.visit, g.sweeper.Urge, g.clock)

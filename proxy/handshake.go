@@ -35,6 +35,7 @@ func (c *clientConn) handshake() bool {
 	gaveWay := c.shake.pass.GaveWay()
 	c.endShake()
 	if err == nil {
+		c.noteIdentity()
 		c.noteTLS()
 		c.meterHandshake()
 		return true
@@ -55,6 +56,9 @@ func (c *clientConn) handshake() bool {
 	if tlsterm.PlainHTTP(err) {
 		c.end = reason.PlainOnTLS
 		c.answerPlain(err)
+	}
+	if failure == tlsterm.BadClientCertificate {
+		c.letReadAlert()
 	}
 	return false
 }
@@ -80,7 +84,14 @@ var tlsEvents = func() (events []string) {
 // handshakeFailed counts and logs a handshake that failed; note and err may be nil.
 func (g *Gateway) handshakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPort, note any, err error) {
 	g.tlsFailures[f].Add(1)
+	problem, badCert := tlsterm.ClientCertProblemOf(err)
+	if badCert {
+		g.certProblems[problem].Add(1)
+	}
 	if e := g.log.Event(infoLevel, tlsEvents[f]); e != nil {
+		if badCert {
+			e.Stringer("certificate", problem)
+		}
 		if n, ok := note.(*tlsNote); ok {
 			e = e.Str("ja4", n.ja4)
 		}
@@ -98,11 +109,17 @@ func (c *clientConn) answerPlain(err error) {
 	var rec tls.RecordHeaderError
 	if errors.As(err, &rec) && rec.Conn != nil {
 		_, _ = rec.Conn.Write([]byte(plainOnTLS))
-		c.tls = nil
-		c.rw = c.sk
-		c.bind()
-		c.lingerClose()
+		c.letReadAlert()
 	}
+}
+
+// letReadAlert ends a connection after its last bytes were sent, an alert most often. In TLS 1.3 a client sends its request before the server
+// has seen its certificate, and a close over unread bytes is a reset, by which the client would never learn what was wrong.
+func (c *clientConn) letReadAlert() {
+	c.tls = nil
+	c.rw = c.sk
+	c.bind()
+	c.lingerClose()
 }
 
 // noteTLS remembers what logs and headers say about the session.

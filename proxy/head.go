@@ -64,6 +64,10 @@ func (x *Exchange) copyFields(dst []byte) []byte {
 		skip |= posing
 		dropPosing(&x.req.Head)
 	}
+	if !x.believesClientCert() {
+		skip |= x.snap.clientCert.known
+		x.snap.clientCert.dropFrom(&x.req.Head)
+	}
 	if x.snap.trace == traceExtend && !x.hasTrace() {
 		skip |= traceState // it belongs to a trace that ends here
 	}
@@ -130,6 +134,7 @@ func (x *Exchange) appendForwarding(dst []byte) []byte {
 		dst = append(append(dst, f.RequestIDHeader...), ": "...)
 		dst = append(append(dst, x.id()...), "\r\n"...)
 	}
+	dst = x.appendClientCert(dst)
 	if f.Via && x.sends(h1.Via) {
 		dst = append(dst, "Via: 1.1 tickgate\r\n"...)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"maps"
 	"regexp"
 	"slices"
@@ -52,6 +53,22 @@ func (s *nameSet) hasTwin(name []byte) bool {
 	}
 	return false
 }
+
+// strip returns trailer lines without those of the set. A nil s strips nothing.
+func (s *nameSet) strip(lines []byte) []byte {
+	if s == nil || len(lines) == 0 {
+		return lines
+	}
+	kept := lines[:0]
+	for line := range bytes.Lines(lines) {
+		if name, _, _ := bytes.Cut(line, colon); !s.hasTwin(name) {
+			kept = append(kept, line...)
+		}
+	}
+	return kept
+}
+
+var colon = []byte(":")
 
 // sameVariable compares field names as CGI does: without case, "_" like "-".
 func sameVariable(a, b []byte) bool {

@@ -30,10 +30,11 @@ type listener struct {
 	sockets []net.Listener
 	meter   *meter.Conns
 
-	tls     atomic.Pointer[tls.Config]   // nil for plain
-	preface atomic.Pointer[prefaceRules] // nil without proxy_protocol
-	max     atomic.Int64                 // open connections; 0 is no limit
-	gone    atomic.Bool                  // removed: its connections close after their request
+	tls     atomic.Pointer[tls.Config]    // nil for plain
+	asks    atomic.Pointer[tlsterm.Store] // nil if nobody is asked for a certificate
+	preface atomic.Pointer[prefaceRules]  // nil without proxy_protocol
+	max     atomic.Int64                  // open connections; 0 is no limit
+	gone    atomic.Bool                   // removed: its connections close after their request
 	open    atomic.Int64
 
 	retired atomic.Bool // and accepts no more
@@ -96,6 +97,7 @@ func (p *listenerPlan) add(l *config.Listener) error {
 			old.store = store
 			old.tls.Store(conf)
 			old.preface.Store(rules)
+			old.asks.Store(asking(store))
 			old.max.Store(int64(l.MaxConnections))
 		})
 		return nil
@@ -111,6 +113,7 @@ func (p *listenerPlan) add(l *config.Listener) error {
 	ln := &listener{gw: p.g, name: l.Listen, cfg: *l, sockets: sockets, store: store, meter: p.g.meter.Listener(l.Listen)}
 	ln.tls.Store(conf)
 	ln.preface.Store(rules)
+	ln.asks.Store(asking(store))
 	ln.max.Store(int64(l.MaxConnections))
 	p.opened = append(p.opened, ln)
 	p.next[l.Listen] = ln
@@ -126,6 +129,14 @@ func loadTLS(l *config.Listener, prev *tlsterm.Store) (*tlsterm.Store, *tls.Conf
 		return nil, nil, err
 	}
 	return store, store.Config(), nil
+}
+
+// asking returns the store if it asks any client for a certificate.
+func asking(s *tlsterm.Store) *tlsterm.Store {
+	if s == nil || !s.AsksClients() {
+		return nil
+	}
+	return s
 }
 
 // sameSockets reports whether two listeners differ at most in what can be changed

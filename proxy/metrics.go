@@ -40,10 +40,12 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_proxy_headers_total", Type: "counter", Labels: "kind (v1, v2, own, absent)", Help: "Connections from addresses in proxy_protocol.from whose client is known: by a PROXY header of either version, by one that names no client (LOCAL, UNKNOWN), or without one where it is not required."},
 	{Name: "tickgate_proxy_header_failures_total", Type: "counter", Labels: "reason (as in preface.Failure: missing, malformed, bad_checksum, too_long, timeout, cut_short, too_many_conns, unexpected)", Help: "Connections that ended at their PROXY header. Unexpected is one from an address that is not in proxy_protocol.from, or a second one; such a connection also counts as a failed handshake or a bad request."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, or an intermediate of its chain if that is earlier, in Unix time."},
+	{Name: "tickgate_tls_client_certificates_total", Type: "counter", Labels: "result (verified, or as in tlsterm.ClientCertProblem)", Help: "Handshakes by what the client's certificate was worth, where one was asked for; handshakes without one that is not required are not counted."},
+	{Name: "tickgate_tls_client_crl_next_update_timestamp_seconds", Type: "gauge", Labels: "listener, crl_file, issuer", Help: "When the next edition of a revocation list is due, in Unix time."},
 	{Name: "tickgate_tls_files_reloads_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that were taken over between two reloads."},
 	{Name: "tickgate_tls_files_errors_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that could not be taken over."},
 	{Name: "tickgate_tls_files_stale", Type: "gauge", Labels: "listener", Help: "1 while the files of a listener hold something that cannot be used, so that what they held before is in use."},
-	{Name: "tickgate_tls_tickets_presented_total", Type: "counter", Labels: "listener, result (as in tlsterm.TicketResult: accepted, unknown_key, expired, malformed, other_policy)", Help: "Session tickets that clients presented, by what became of them. All but accepted lead to a full handshake; a few of the accepted do, too, as sessions older than seven days."},
+	{Name: "tickgate_tls_tickets_presented_total", Type: "counter", Labels: "listener, result (as in tlsterm.TicketResult: accepted, unknown_key, expired, malformed, other_policy, revoked)", Help: "Session tickets that clients presented, by what became of them. All but accepted lead to a full handshake; a few of the accepted do, too, as sessions older than seven days."},
 	{Name: "tickgate_tls_tickets_issued_total", Type: "counter", Labels: "listener", Help: "Session tickets issued."},
 	{Name: "tickgate_tls_ticket_keys", Type: "gauge", Labels: "listener", Help: "Keys that open session tickets, the one that seals included."},
 	{Name: "tickgate_tls_ticket_key_age_seconds", Type: "gauge", Labels: "listener", Help: "Age of the key that seals session tickets; of a file, since it was written."},
@@ -92,6 +94,10 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_failures_total{reason=%q}", f), g.tlsFailures[f].Load())
 	}
 	g.writeGateMetrics(w)
+	metrics.WriteCounterUint64(w, `tickgate_tls_client_certificates_total{result="verified"}`, g.clientsVerified.Load())
+	for i, p := range tlsterm.ClientCertProblems() {
+		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_client_certificates_total{result=%q}", p), g.certProblems[i].Load())
+	}
 	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="client"}`, g.rates.client.Displaced())
 	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="ja4"}`, g.rates.ja4.Displaced())
 	g.writeTicketMetrics(w)

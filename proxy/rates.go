@@ -46,9 +46,6 @@ func (c *clientConn) admitsHandshake() error {
 	return tlsterm.ErrRateLimited
 }
 
-// tlsNote is what is kept of a client's handshake for as long as its connection is open, in its seat.
-type tlsNote struct{ ja4 string }
-
 // fingerprinted notes the fingerprint of a client that begins a handshake over conn, and applies its rate.
 func (g *Gateway) fingerprinted(conn net.Conn, ja4 string) error {
 	if seat, ok := conn.(*sock.Seat); ok {

@@ -28,7 +28,8 @@ type route struct {
 	scheme    string
 	methods   []string
 	headers   []headerMatch
-	action    action
+	identities
+	action action
 
 	upstream  *routeUpstream // nil unless the action forwards
 	rewrite   *rewriter
@@ -246,7 +247,7 @@ func choose(candidates []*route, x *Exchange, miss *methodMiss) *route {
 	return nil
 }
 
-// accepts checks scheme, headers and method.
+// accepts checks scheme, headers, identity and method.
 func (rt *route) accepts(x *Exchange, miss *methodMiss) bool {
 	if rt.scheme != "any" && rt.scheme != x.scheme() {
 		return false
@@ -255,6 +256,9 @@ func (rt *route) accepts(x *Exchange, miss *methodMiss) bool {
 		if !rt.headers[i].holds(&x.req) {
 			return false
 		}
+	}
+	if rt.taken != nil && !rt.taken.Matches(x.c.identity()) {
+		return false
 	}
 	if rt.methods == nil || rt.takes(x.req.Method()) {
 		return true
@@ -372,6 +376,10 @@ func (rt *route) compileMatch(r *config.Route) error {
 			m.regex = re
 		}
 		rt.headers = append(rt.headers, m)
+	}
+	var err error
+	if rt.identities, err = compileIdentities(r); err != nil {
+		return fmt.Errorf("route %q: %w", rt.name, err)
 	}
 	return nil
 }

@@ -6,7 +6,7 @@ import "tickgate/internal/reason"
 // for which the request ends; an answer that the phases did not send is sent here.
 func (x *Exchange) serve() {
 	defer x.rescue()
-	if x.route() && x.gather() && x.admit() {
+	if x.route() && x.permitted() && x.gather() && x.admit() {
 		x.rt.action.serve(x)
 		x.leave()
 	}

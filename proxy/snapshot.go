@@ -33,6 +33,8 @@ type Snapshot struct {
 	requestIDField h1.FieldID // of requestIDName
 	trace          traceMode
 	rewritten      nameSet // request fields that are written anew
+	clientCert     nameSet // request fields that tell who the client is
+	clientCertMode clientCertMode
 }
 
 // builder holds what building a snapshot needs.
@@ -53,11 +55,14 @@ func (b *builder) build(generation uint64) (*Snapshot, error) {
 
 		requestIDField: h1.LookupField([]byte(cfg.Forwarding.RequestIDHeader)),
 
+		clientCertMode: clientCertModeOf(cfg.Forwarding.ClientCert),
+
 		trace:   traceModeOf(cfg.Forwarding.TraceContext),
 		noRoute: &route{name: meter.Unrouted, accessLog: true, metrics: b.gw.meter.Unrouted},
 	}
 	b.gw.countSnapshot(s)
 	s.collectRewritten()
+	s.collectClientCert()
 	if err := s.parseTrusted(cfg.Forwarding.TrustedProxies); err != nil {
 		return nil, err
 	}

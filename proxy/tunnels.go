@@ -20,8 +20,9 @@ import (
 
 // tunnelRequest is what an upgrade holds before it is a tunnel.
 type tunnelRequest struct {
-	held bool
-	id   limiter.RouteID
+	held   bool
+	id     limiter.RouteID
+	client limiter.Client // whom it is counted for
 }
 
 // tunnelHandoff is a tunnel that begins when its worker leaves the connection.
@@ -119,9 +120,10 @@ var tunnelLimits = map[limiter.TunnelVerdict]meter.TunnelLimit{
 
 // reserveTunnel counts the tunnel that an upgrade asks for, before a backend is bothered.
 func (x *Exchange) reserveTunnel() bool {
-	id, verdict := x.c.gw.tunnelCaps.Acquire(x.rt.name, x.client().addr)
+	client := x.tunnelClient()
+	id, verdict := x.c.gw.tunnelCaps.Acquire(x.rt.name, client)
 	if verdict == limiter.TunnelOK {
-		x.tunnelFor = tunnelRequest{held: true, id: id}
+		x.tunnelFor = tunnelRequest{held: true, id: id, client: client}
 		return true
 	}
 	x.retryIn = time.Second
@@ -132,11 +134,19 @@ func (x *Exchange) reserveTunnel() bool {
 	return x.fail(reason.TooManyTunnels)
 }
 
+// tunnelClient is whom a tunnel is counted for (tunnels.client).
+func (x *Exchange) tunnelClient() limiter.Client {
+	if id := x.c.identity(); id != nil && x.snap.cfg.Tunnels.Client == "identity" {
+		return limiter.ByIdentity(id.Hash)
+	}
+	return limiter.ByAddr(x.client().addr)
+}
+
 // releaseTunnel gives the place back, unless a tunnel has it.
 func (x *Exchange) releaseTunnel() {
 	if x.tunnelFor.held {
 		x.tunnelFor.held = false
-		x.c.gw.tunnelCaps.Release(x.tunnelFor.id, x.client().addr)
+		x.c.gw.tunnelCaps.Release(x.tunnelFor.id, x.tunnelFor.client)
 	}
 }
 
@@ -266,10 +276,10 @@ func (g *Gateway) settleTunnel(e *relay.Ended) {
 	owner.metrics.Ended(e.Lifetime, e.Reason, meter.Flows{ToClient: flowOf(e.ToClient), ToBackend: flowOf(e.ToBackend)})
 	owner.backend.TunnelClosed()
 	g.owners.release(owner) // first: an owner in the map has a route that tunnelCaps knows
-	client, line := readStub(e)
-	g.tunnelCaps.Release(owner.limit, client.Addr())
-	if access := g.access.Load(); access != nil && line != nil {
-		logTunnel(access, e, client, line)
+	st := readStub(e)
+	g.tunnelCaps.Release(owner.limit, st.counted)
+	if access := g.access.Load(); access != nil && st.line != nil {
+		logTunnel(access, e, &st)
 	}
 	g.logTunnelEnd(e)
 }
@@ -304,12 +314,13 @@ func (g *Gateway) logTunnelEnd(e *relay.Ended) {
 }
 
 // A stub is what is wanted of a request when its tunnel ends, much later: the client, if
-// a trusted proxy named it, and for the access log when the request began, its id, what
+// a trusted proxy named it, the identity if limits count by that, and for the access log when the request began, its id, what
 // is said of TLS, and its head as it was received. Most tunnels without an access log
 // need none.
 const (
-	stubClient byte = 1 << iota // 16 bytes of address follow
-	stubLine                    // the rest is for the access log
+	stubClient   byte = 1 << iota // 16 bytes of address follow
+	stubIdentity                  // 8 bytes of Identity.Hash follow
+	stubLine                      // the rest is for the access log
 )
 
 func (x *Exchange) stub() []byte {
@@ -317,6 +328,10 @@ func (x *Exchange) stub() []byte {
 	client := x.client().addr
 	if client != x.c.peer.Addr() {
 		flags |= stubClient
+	}
+	id := x.c.identity()
+	if id != nil && x.tunnelFor.client == limiter.ByIdentity(id.Hash) {
+		flags |= stubIdentity
 	}
 	if x.rt.accessLog && x.c.gw.access.Load() != nil {
 		flags |= stubLine
@@ -329,49 +344,74 @@ func (x *Exchange) stub() []byte {
 		a := client.As16()
 		s = append(s, a[:]...)
 	}
+	if flags&stubIdentity != 0 {
+		s = binary.LittleEndian.AppendUint64(s, id.Hash)
+	}
 	if flags&stubLine == 0 {
 		return s
 	}
 	facts := &x.c.facts
 	s = binary.LittleEndian.AppendUint64(s, uint64(x.start.UnixNano()))
-	for _, part := range [stubParts]string{string(x.id()), facts.version, facts.cipher, facts.serverName, facts.ja4} {
-		n := min(len(part), 255)
-		s = append(append(s, byte(n)), part[:n]...)
+	parts := [stubParts]string{string(x.id()), facts.version, facts.cipher, facts.serverName, facts.ja4}
+	if c := x.c.logClient(); c != nil {
+		copy(parts[5:], []string{c.Subject, c.Issuer, c.SAN, c.SPIFFE, c.Fingerprint, c.Serial})
+	}
+	for _, part := range parts {
+		n := min(len(part), maxStubPart)
+		s = append(binary.LittleEndian.AppendUint16(s, uint16(n)), part[:n]...)
 	}
 	return append(s, x.req.Raw...)
 }
 
-// stubParts counts the strings before the head.
-const stubParts = 5
+const (
+	// stubParts counts the strings before the head.
+	stubParts = 11
+	// maxStubPart cuts names of clients, which may be long.
+	maxStubPart = 2048
+)
 
-// readStub returns the client and what the access log needs, nil if that is nothing.
-func readStub(e *relay.Ended) (client netip.AddrPort, line []byte) {
-	client, line = e.Peer, e.Stub
-	if len(line) == 0 {
-		return client, nil
+// tunnelStub is a stub as it is read.
+type tunnelStub struct {
+	client  netip.AddrPort
+	counted limiter.Client
+	line    []byte // what the access log needs, nil if that is nothing
+}
+
+func readStub(e *relay.Ended) (st tunnelStub) {
+	st.client = e.Peer
+	rest := e.Stub
+	if len(rest) == 0 {
+		st.counted = limiter.ByAddr(e.Peer.Addr())
+		return st
 	}
-	flags := line[0]
-	line = line[1:]
+	flags := rest[0]
+	rest = rest[1:]
 	if flags&stubClient != 0 {
-		client = netip.AddrPortFrom(netip.AddrFrom16([16]byte(line[:16])).Unmap(), 0)
-		line = line[16:]
+		st.client = netip.AddrPortFrom(netip.AddrFrom16([16]byte(rest[:16])).Unmap(), 0)
+		rest = rest[16:]
 	}
-	if flags&stubLine == 0 {
-		line = nil
+	st.counted = limiter.ByAddr(st.client.Addr())
+	if flags&stubIdentity != 0 {
+		st.counted = limiter.ByIdentity(binary.LittleEndian.Uint64(rest))
+		rest = rest[8:]
 	}
-	return client, line
+	if flags&stubLine != 0 {
+		st.line = rest
+	}
+	return st
 }
 
 // logTunnel writes the access log's line of a tunnel.
-func logTunnel(access *accesslog.Logger, e *relay.Ended, client netip.AddrPort, line []byte) {
+func logTunnel(access *accesslog.Logger, e *relay.Ended, st *tunnelStub) {
 	x := exchangePool.Get().(*Exchange)
 	defer exchangePool.Put(x)
+	line := st.line
 	start := time.Unix(0, int64(binary.LittleEndian.Uint64(line)))
 	line = line[8:]
 	var parts [stubParts]string
 	for i := range parts {
-		n := int(line[0])
-		parts[i], line = string(line[1:1+n]), line[1+n:]
+		n := int(binary.LittleEndian.Uint16(line))
+		parts[i], line = string(line[2:2+n]), line[2+n:]
 	}
 	x.req.Reset()
 	limits := h1.Limits{MaxLine: len(line), MaxHead: len(line), MaxFields: len(line)}
@@ -380,7 +420,7 @@ func logTunnel(access *accesslog.Logger, e *relay.Ended, client netip.AddrPort, 
 	}
 	now := time.Now()
 	x.record = accesslog.Record{
-		Time: now, Duration: now.Sub(start), ClientAddr: client, Status: 101,
+		Time: now, Duration: now.Sub(start), ClientAddr: st.client, Status: 101,
 		BytesSent: int64(e.ToClient.Bytes), BytesReceived: int64(e.ToBackend.Bytes), Reason: e.Reason, Attempts: 1,
 		Route: e.Labels.Route, Upstream: e.Labels.Upstream, Backend: e.Labels.Backend, Listener: e.Labels.Listener, Scheme: "http",
 		RequestID: []byte(parts[0]), TLSVersion: parts[1], TLSCipher: parts[2], TLSServerName: parts[3], TLSJA4: parts[4],
@@ -389,6 +429,11 @@ func logTunnel(access *accesslog.Logger, e *relay.Ended, client netip.AddrPort, 
 	}
 	if parts[1] != "" {
 		x.record.Scheme = "https"
+	}
+	if parts[9] != "" { // every identity has a fingerprint
+		x.record.TLSClient = &accesslog.TLSClient{
+			Subject: parts[5], Issuer: parts[6], SAN: parts[7], SPIFFE: parts[8], Fingerprint: parts[9], Serial: parts[10],
+		}
 	}
 	access.Log(&x.record)
 	x.record = accesslog.Record{}

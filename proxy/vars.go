@@ -8,6 +8,7 @@ import (
 
 	"tickgate/config"
 	"tickgate/internal/h1"
+	"tickgate/tlsterm"
 )
 
 // template is a text with variables, compiled once: ${client_addr}, ${header:NAME},
@@ -96,7 +97,14 @@ var variables = map[string]func(x *Exchange, dst []byte) []byte{
 	"tls_server_name": func(x *Exchange, dst []byte) []byte {
 		return append(dst, x.c.facts.serverName...)
 	},
-	"tls_ja4": func(x *Exchange, dst []byte) []byte { return append(dst, x.c.facts.ja4...) },
+	"tls_ja4":                func(x *Exchange, dst []byte) []byte { return append(dst, x.c.facts.ja4...) },
+	"tls_client_verified":    verifiedValue,
+	"tls_client_subject":     withIdentity(func(id *tlsterm.Identity) string { return id.Subject }),
+	"tls_client_issuer":      withIdentity(func(id *tlsterm.Identity) string { return id.Issuer }),
+	"tls_client_san":         withIdentity(func(id *tlsterm.Identity) string { return id.SAN }),
+	"tls_client_spiffe":      withIdentity(func(id *tlsterm.Identity) string { return id.SPIFFE }),
+	"tls_client_fingerprint": withIdentity(func(id *tlsterm.Identity) string { return id.Fingerprint }),
+	"tls_client_serial":      withIdentity(func(id *tlsterm.Identity) string { return id.Serial }),
 }
 
 // appendURI appends path and the request's query, if it has one.

@@ -1,0 +1,248 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"strings"
+
+	"tickgate/config"
+	"tickgate/internal/accesslog"
+	"tickgate/internal/h1"
+	"tickgate/internal/reason"
+	"tickgate/tlsterm"
+)
+
+// tlsNote is what is kept of a client's handshake for as long as its connection is open, in its seat. A connection that has nothing of it
+// has none. It is not changed once it is there.
+type tlsNote struct {
+	ja4      string
+	identity *tlsterm.Identity
+	client   *accesslog.TLSClient // the same for logs; nil without an identity
+}
+
+// noteIdentity remembers who the client of a finished handshake proved to be.
+func (c *clientConn) noteIdentity() {
+	st := c.tls.ConnectionState()
+	id := tlsterm.IdentityOf(&st)
+	if id == nil {
+		return
+	}
+	c.gw.clientsVerified.Add(1)
+	note := &tlsNote{identity: id, client: &accesslog.TLSClient{
+		Subject: id.Subject, Issuer: id.Issuer, SAN: id.SAN, SPIFFE: id.SPIFFE, Fingerprint: id.Fingerprint, Serial: id.Serial,
+	}}
+	if before, ok := c.seat.Note.(*tlsNote); ok {
+		note.ja4 = before.ja4
+	}
+	c.seat.Note = note
+}
+
+// identity is who the client proved to be, nil if it did not. It may be asked by anybody.
+func (c *clientConn) identity() *tlsterm.Identity {
+	if n := c.note.Load(); n != nil {
+		return n.identity
+	}
+	return nil
+}
+
+// logClient is the client's identity for the access log, or nil.
+func (c *clientConn) logClient() *accesslog.TLSClient {
+	if n := c.note.Load(); n != nil {
+		return n.client
+	}
+	return nil
+}
+
+// identities are a route's demands on the client's identity; nil is none.
+type identities struct {
+	taken    *tlsterm.IdentityPattern // for the route to match
+	required *tlsterm.IdentityPattern
+}
+
+func compileIdentities(r *config.Route) (out identities, err error) {
+	if r.Identity != nil {
+		if out.taken, err = r.Identity.Compile(); err != nil {
+			return out, err
+		}
+	}
+	if r.RequireIdentity != nil {
+		out.required, err = r.RequireIdentity.Compile()
+	}
+	return out, err
+}
+
+// permitted decides whether the client may have the route, by who it proved to be.
+func (x *Exchange) permitted() bool {
+	if x.misdirected() {
+		return x.fail(reason.Misdirected)
+	}
+	id := x.c.identity()
+	if id != nil && !x.stands(id) {
+		x.keepAlive = false
+		return x.fail(reason.IdentityRevoked)
+	}
+	need := x.rt.identities.required
+	if need == nil {
+		return true
+	}
+	if id == nil {
+		return x.fail(reason.IdentityMissing)
+	}
+	if !need.Matches(id) {
+		return x.fail(reason.IdentityDenied)
+	}
+	return true
+}
+
+// stands reports whether the client would still be let in. One whose certificate has run out meanwhile is, but its
+// connection ends with this request, so that it comes back with a new one.
+func (x *Exchange) stands(id *tlsterm.Identity) bool {
+	if x.read.After(id.NotAfter) {
+		x.keepAlive = false
+	}
+	store := x.c.ln.asks.Load()
+	return store == nil || store.Stands(id, x.c.facts.serverName) == nil
+}
+
+// misdirected reports whether the host's rules about client certificates are not those that the connection was made under: a
+// client could else ask for a name that wants no certificate, and then for a host that does (RFC 9110 section 15.5.20).
+func (x *Exchange) misdirected() bool {
+	store := x.c.ln.asks.Load()
+	if store == nil || x.c.tls == nil {
+		return false
+	}
+	host := x.lowerHost(x.req.Host())
+	return len(host) > 0 && string(host) != x.c.facts.serverName && store.Misdirected(x.c.facts.serverName, string(host))
+}
+
+// clientCertMode is forwarding.client_cert.
+type clientCertMode uint8
+
+const (
+	clientCertOff clientCertMode = iota
+	clientCertXFCC
+	clientCertRFC9440
+)
+
+func clientCertModeOf(text string) clientCertMode {
+	switch text {
+	case "xfcc":
+		return clientCertXFCC
+	case "rfc9440":
+		return clientCertRFC9440
+	}
+	return clientCertOff
+}
+
+// The fields that tell a backend of the client's certificate.
+const (
+	fieldXFCC            = "X-Forwarded-Client-Cert"
+	fieldClientCert      = "Client-Cert"       // RFC 9440 section 2.2
+	fieldClientCertChain = "Client-Cert-Chain" // section 2.3
+)
+
+// collectClientCert names the request fields by which a backend learns who the client is, which no client may send: the usual
+// ones, those of forwarding.client_cert_fields, and those that a route makes of an identity. Common fields such as
+// Authorization are not among the last, since other routes have other uses for what clients send there.
+func (s *Snapshot) collectClientCert() {
+	f := &s.cfg.Forwarding
+	names := append([]string{fieldXFCC, fieldClientCert, fieldClientCertChain}, f.ClientCertFields...)
+	for _, r := range s.cfg.Routes {
+		if r.RequestHeaders == nil {
+			continue
+		}
+		for _, m := range []map[string]string{r.RequestHeaders.Set, r.RequestHeaders.Add} {
+			for _, name := range sortedKeys(m) {
+				if h1.LookupField([]byte(name)) == h1.Unknown && tellsIdentity(m[name]) {
+					names = append(names, name)
+				}
+			}
+		}
+	}
+	for _, name := range names {
+		if h1.LookupField([]byte(name)) != h1.Host {
+			s.clientCert.add(name)
+		}
+	}
+}
+
+// tellsIdentity reports whether a template holds a variable of the client's identity.
+func tellsIdentity(text string) bool {
+	parts, err := config.ParseTemplate(text)
+	if err != nil {
+		return false // reported where it is compiled
+	}
+	for _, p := range parts {
+		if p.Kind == config.Variable && strings.HasPrefix(p.Text, "tls_client_") {
+			return true
+		}
+	}
+	return false
+}
+
+// believesClientCert reports whether the client's own word about a certificate is passed on.
+func (x *Exchange) believesClientCert() bool {
+	return x.snap.cfg.Forwarding.ClientCertFromProxies && x.trusted()
+}
+
+// appendClientCert appends what forwarding.client_cert says of the client's certificate.
+func (x *Exchange) appendClientCert(dst []byte) []byte {
+	id := x.c.identity()
+	mode := x.snap.clientCertMode
+	if id == nil || mode == clientCertOff {
+		return dst
+	}
+	name := fieldXFCC
+	if mode == clientCertRFC9440 {
+		name = fieldClientCert
+	}
+	if x.rt.reqOps.drops(h1.Unknown, name) || x.believesClientCert() && x.req.GetName([]byte(name)) != nil {
+		return dst
+	}
+	dst = append(append(dst, name...), ": "...)
+	if mode == clientCertRFC9440 {
+		dst = append(base64.StdEncoding.AppendEncode(append(dst, ':'), id.DER), ':') // a byte sequence (RFC 8941 section 3.3.5)
+	} else {
+		dst = appendXFCC(dst, id)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// appendXFCC appends an element as Envoy writes it (HTTP connection manager, x-forwarded-client-cert). By is left out, since
+// the gateway's own certificates name hosts and not workloads.
+func appendXFCC(dst []byte, id *tlsterm.Identity) []byte {
+	dst = append(append(dst, "Hash="...), id.Fingerprint...)
+	dst = append(append(append(dst, `;Subject="`...), id.Subject...), '"') // no double quote is in it
+	for _, u := range id.URI {
+		dst = appendXFCCValue(append(dst, ";URI="...), u)
+	}
+	for _, name := range id.DNS {
+		dst = appendXFCCValue(append(dst, ";DNS="...), name)
+	}
+	return dst
+}
+
+// appendXFCCValue quotes a value that holds what separates values. Commas and double quotes are in none.
+func appendXFCCValue(dst []byte, value string) []byte {
+	if !strings.ContainsAny(value, ";=") {
+		return append(dst, value...)
+	}
+	return append(append(append(dst, '"'), value...), '"')
+}
+
+// withIdentity makes a variable of the client's identity.
+func withIdentity(text func(id *tlsterm.Identity) string) func(x *Exchange, dst []byte) []byte {
+	return func(x *Exchange, dst []byte) []byte {
+		if id := x.c.identity(); id != nil {
+			return append(dst, text(id)...)
+		}
+		return dst
+	}
+}
+
+// verifiedValue is ${tls_client_verified}.
+func verifiedValue(x *Exchange, dst []byte) []byte {
+	if x.c.identity() != nil {
+		return append(dst, "yes"...)
+	}
+	return append(dst, "no"...)
+}
