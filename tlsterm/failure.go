@@ -29,7 +29,7 @@ const (
 	BadRecord                           // bytes that are no TLS record or no handshake message, or do not decrypt
 	GateFull                            // refused unseen: more handshakes than handshakes.queue waited for their turn
 	GateTimeout                         // refused unseen: no turn came within handshakes.queue_timeout
-	GaveWay                             // more than handshakes.max were under way, and this one had waited longest for its client
+	GaveWay                             // more than handshakes.max were under way, and this one came in too many pieces or had waited longest for its client
 	RateLimited                         // more handshakes from its address than handshakes.rate_per_client
 	RateLimitedJA4                      // more handshakes with its fingerprint than handshakes.rate_per_ja4
 	Other                               // a handshake that is well-formed but not acceptable

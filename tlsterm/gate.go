@@ -13,9 +13,11 @@ import (
 // their processors, and clients that stop in the middle keep nobody out.
 //
 // A handshake computes only while it has one of few turns, and gives it back while it waits for its client (Pause). Who comes
-// back from there goes first: most of its work is done, and what is left of it is cheap. New ones wait in a short queue, and are
+// back from there goes first: most of its work is done, and what is left of it is cheap. But every few turns a new one has its, so that
+// clients which come back for ever, a byte at a time, keep nobody out. New ones wait in a short queue, and are
 // refused when it is full or took too long, before anything was computed for them. Handshakes that wait for
-// their client are bounded as well: beyond that, the one that has waited longest gives way, as an honest client has answered by then.
+// their client are bounded as well: beyond that, one that waits for more often than an honest client makes it gives way, or else the one
+// that has waited longest, as an honest client has answered by then.
 //
 // T is what the caller knows a handshake by before it has begun.
 type Gate[T any] struct {
@@ -30,13 +32,15 @@ type Gate[T any] struct {
 	queue     ring.Ring[T]     // not begun; guarded by mu
 	since     ring.Ring[int64] // of queue: when they came, by hooks.Now
 	ready     ring.Ring[*Pass] // back from their client, want a turn; guarded by mu
-	waiting   passList         // wait for their client, who waits longest is first; guarded by mu
+	backs     int              // turns that ready had since the queue had one; guarded by mu
+	waiting   passList         // wait for their client, who gives way next is first; guarded by mu
 
 	queued, gaveWay atomic.Uint64
 	pressed         atomic.Bool // the queue is a quarter full; written under mu
 }
 
-// GateHooks are what a Gate calls. None may block, and all may be called on any goroutine that calls the gate.
+// GateHooks are what a Gate calls. None may block, and all may be called on any goroutine that calls the gate. As they take locks of
+// the handshake that they are about, of whichever, nobody may call the gate with such a lock held.
 type GateHooks[T any] struct {
 	// Start has a goroutine of its own do the handshake of v, which has a turn: it makes a Pass, and ends it with Done.
 	Start func(v T, waited time.Duration)
@@ -129,8 +133,9 @@ func (g *Gate[T]) beginLocked() *Pass {
 func (g *Gate[T]) dispatch() {
 	for {
 		g.mu.Lock()
-		if g.computing < g.turns && g.ready.Len() > 0 {
+		if g.computing < g.turns && g.ready.Len() > 0 && !g.overdueLocked() {
 			g.computing++
+			g.backs++
 			p := g.ready.Pop()
 			g.mu.Unlock()
 			p.turn <- struct{}{} // has room: it asked once
@@ -147,6 +152,7 @@ func (g *Gate[T]) dispatch() {
 			g.hooks.Refuse(v, GateTimeout)
 			continue
 		}
+		g.backs = 0
 		g.computing++
 		victim := g.beginLocked()
 		g.mu.Unlock()
@@ -155,11 +161,20 @@ func (g *Gate[T]) dispatch() {
 	}
 }
 
+// mostBacks is how many turns go to who comes back while a new one waits. An honest client comes back two or three times.
+const mostBacks = 16
+
+// overdueLocked reports whether the queue has its turn before who is ready. Not if nobody could give way for it.
+func (g *Gate[T]) overdueLocked() bool {
+	return g.backs >= mostBacks && g.queue.Len() > 0 && (g.waiting.n > 0 || g.underWay < g.opts.Max)
+}
+
 // Pass is one handshake under way. It begins with a turn. It is for the goroutine of the handshake alone.
 type Pass struct {
 	turn    chan struct{}
 	evict   func()
 	paused  bool
+	pauses  int
 	leaving atomic.Bool // it was told to give way
 
 	prev, next *Pass // in passList; guarded by Gate.mu
@@ -176,7 +191,7 @@ func (g *Gate[T]) Join(p *Pass) {
 	g.mu.Lock()
 	p.paused = true
 	victim := g.beginLocked()
-	g.waiting.add(p)
+	g.waiting.add(p, g.waiting.root.prev)
 	g.mu.Unlock()
 	victim.giveWay()
 }
@@ -191,12 +206,24 @@ func (p *Pass) giveWay() {
 	}
 }
 
+// honestPauses is for how many waits a handshake keeps its place among those that wait. An honest client makes it wait once or
+// twice, and some times more if a long chain of certificates comes in pieces. Who sends a byte at a time is not to be held for
+// one that has just come, over and over.
+const honestPauses = 8
+
 // Pause gives the turn back, before a wait for the client.
 func (g *Gate[T]) Pause(p *Pass) {
 	g.mu.Lock()
 	p.paused = true
 	g.computing--
-	g.waiting.add(p)
+	p.pauses++
+	switch {
+	case p.leaving.Load(): // this wait ends at once
+	case p.pauses > honestPauses:
+		g.waiting.add(p, &g.waiting.root)
+	default:
+		g.waiting.add(p, g.waiting.root.prev)
+	}
 	g.mu.Unlock()
 	g.dispatch()
 }
@@ -230,7 +257,7 @@ func (g *Gate[T]) Done(p *Pass) {
 	g.dispatch()
 }
 
-// Drop refuses nothing more and returns what waits in the queue, to be ended by the caller.
+// Drop empties the queue and returns what waited in it, to be ended by the caller.
 func (g *Gate[T]) Drop() []T {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -239,6 +266,7 @@ func (g *Gate[T]) Drop() []T {
 		all = append(all, g.queue.Pop())
 		g.since.Pop()
 	}
+	g.pressLocked()
 	return all
 }
 
@@ -271,7 +299,7 @@ func (g *Gate[T]) Stats() GateStats {
 	}
 }
 
-// passList is a doubly linked list of passes, in the order in which they came.
+// passList is a doubly linked list of passes.
 type passList struct {
 	root Pass // root.next is the first
 	n    int
@@ -286,9 +314,10 @@ func (l *passList) first() *Pass {
 	return l.root.next
 }
 
-func (l *passList) add(p *Pass) {
-	p.prev, p.next = l.root.prev, &l.root
-	p.prev.next, l.root.prev = p, p
+// add puts p behind at, which is root for the front.
+func (l *passList) add(p, at *Pass) {
+	p.prev, p.next = at, at.next
+	at.next.prev, at.next = p, p
 	l.n++
 }
 

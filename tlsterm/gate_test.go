@@ -156,6 +156,72 @@ func TestGateGivesWay(t *testing.T) {
 	}
 }
 
+// Who makes its handshake wait over and over, a byte at a time, gives way before an honest client that has waited longer.
+func TestGateDribblerGivesWay(t *testing.T) {
+	g := newTestGate(t, HandshakeOptions{Concurrency: 1, Max: 2, Queue: 10, QueueTimeout: time.Hour})
+	g.enter(1)
+	g.pause(1)
+	g.enter(2)
+	g.pause(2)
+	for range honestPauses {
+		g.Resume(g.passes[2])
+		g.pause(2)
+	}
+	g.enter(3)
+	if want := []int{2}; !slices.Equal(g.evicted, want) {
+		t.Fatalf("%v gave way, want %v", g.evicted, want)
+	}
+	// Its last bytes came in the same moment: when it waits again it is not told again.
+	g.pause(3)
+	g.Resume(g.passes[2])
+	g.pause(2)
+	g.enter(4)
+	if want := []int{2, 1}; !slices.Equal(g.evicted, want) {
+		t.Errorf("%v gave way, want %v", g.evicted, want)
+	}
+	for v := 1; v <= 4; v++ {
+		g.done(v)
+	}
+	g.events = nil
+	g.saw("all over", 0, 0, 0)
+}
+
+// Those who come back for ever leave every few turns to new ones.
+func TestGateFair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newTestGate(t, HandshakeOptions{Concurrency: 1, Max: 100, Queue: 10, QueueTimeout: time.Hour})
+		over, turns := false, 0
+		var all sync.WaitGroup
+		for v := range 3 {
+			g.enter(v)
+			g.pause(v)
+		}
+		g.enter(3, 4)
+		g.events = nil
+		for v := range 3 {
+			all.Go(func() {
+				for g.Resume(g.passes[v]); !over; g.Resume(g.passes[v]) {
+					turns++
+					time.Sleep(time.Millisecond) // it computes
+					g.pause(v)
+				}
+				g.done(v)
+			})
+		}
+		synctest.Wait()
+		g.done(3)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if want := []string{"start 4 after 0s"}; turns > mostBacks || !slices.Equal(g.events, want) {
+			t.Errorf("%d turns went to those that come back, and then %q; want %q", turns, g.events, want)
+		}
+		over, g.events = true, nil
+		g.done(4)
+		all.Wait()
+		g.saw("all over", 0, 0, 0)
+	})
+}
+
 func TestGateOptions(t *testing.T) {
 	g := newTestGate(t, HandshakeOptions{Concurrency: 1, Max: 100, Queue: 10, QueueTimeout: time.Hour})
 	g.enter(1, 2, 3, 4)

@@ -86,8 +86,8 @@ type HandshakeOptions struct {
 	// Handshakes that compute at once, over all listeners; 0 is three quarters of the processors, at least one. The rest of them stays
 	// with established connections, whatever comes in.
 	Concurrency int `yaml:"concurrency" default:"0" min:"0" max:"1024"`
-	// Handshakes under way at once, with those that wait for their client. When there are more, the one that has waited longest for its client is
-	// given up.
+	// Handshakes under way at once, with those that wait for their client. When there are more, one that comes in many small pieces is given up, or
+	// else the one that has waited longest for its client.
 	Max int `yaml:"max" default:"4096" min:"1"`
 	// Handshakes that may wait for their turn to compute; more are refused at once, at the cost of an alert.
 	Queue int `yaml:"queue" default:"1024" min:"1" max:"1000000"`
