@@ -288,6 +288,29 @@ func TestFDReadDeadline(t *testing.T) {
 	})
 }
 
+// TestTryWrite writes what the socket takes, and waits for nothing.
+func TestTryWrite(t *testing.T) {
+	bothWays(t, func(t *testing.T, c *Conn, peer *net.TCPConn) {
+		payload := bytes.Repeat([]byte("x"), 32<<20)
+		n, err := c.TryWrite(payload)
+		if err != nil || n == 0 || n == len(payload) {
+			t.Fatalf("%d of %d bytes, %v; want some", n, len(payload), err)
+		}
+		rest := make(chan error, 1)
+		go func() { rest <- second(c.Write(payload[n:])) }()
+		if _, err := io.CopyN(io.Discard, peer, int64(len(payload))); err != nil {
+			t.Fatal(err)
+		}
+		if err := within(t, "the rest", rest); err != nil {
+			t.Fatal(err)
+		}
+		c.Interrupt(Cancelled)
+		if n, err := c.TryWrite([]byte("x")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("when interrupted: %d bytes, %v", n, err)
+		}
+	})
+}
+
 func TestFDWriteDeadline(t *testing.T) {
 	bothWays(t, func(t *testing.T, c *Conn, peer *net.TCPConn) {
 		c.ArmWrite(20 * time.Millisecond)

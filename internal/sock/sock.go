@@ -97,6 +97,7 @@ type Conn struct {
 	wn      int
 	werr    error
 	stalled bool // the wait is bounded by stall
+	trying  bool // see TryWrite
 
 	stall time.Duration // see Stall; static after it
 
@@ -329,6 +330,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return c.write(p)
 }
 
+// TryWrite writes what the socket takes at once, which may be less than p without an error. Nothing may be held.
+func (c *Conn) TryWrite(p []byte) (int, error) {
+	if c.plain() {
+		return 0, nil // it cannot be tried
+	}
+	c.trying = true
+	defer func() { c.trying = false }()
+	return c.write(p)
+}
+
 func (c *Conn) write(p []byte) (int, error) {
 	if c.plain() {
 		return c.nc.Write(p)
@@ -355,6 +366,9 @@ func (c *Conn) writeStep(fd uintptr) bool {
 		case 0:
 			c.wn += n
 		case syscall.EAGAIN:
+			if c.trying {
+				return true
+			}
 			// The peer took something since the last wait.
 			if d := c.writeFor.Load(); d > 0 {
 				c.writeBy.Store(c.sw.after(time.Duration(d)))
