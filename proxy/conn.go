@@ -577,6 +577,16 @@ func (c *clientConn) kill(r reason.Reason) bool {
 	return true
 }
 
+// reset makes the end of a connection that was killed a RST. One in its handshake is closed by its goroutine: where it waits, in the lot,
+// a descriptor must not be closed under it, as nobody would tell, and its number soon is another connection's.
+func (c *clientConn) reset() {
+	if c.shaking.Load() {
+		c.sk.Inspect(abortOnClose)
+		return
+	}
+	_ = c.sk.Reset()
+}
+
 // joinTunnel makes sk the other end of a tunnel, nil when it has ended.
 func (c *clientConn) joinTunnel(sk *sock.Conn) {
 	c.mu.Lock()

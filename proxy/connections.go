@@ -225,7 +225,7 @@ func (g *Gateway) end(id uint64, reset bool) bool {
 		for _, c := range g.connections() {
 			if c.id == id && c.kill(reason.KilledByUser) {
 				if reset {
-					_ = c.sk.Reset()
+					c.reset()
 				}
 				return true
 			}
