@@ -26,12 +26,15 @@ func peerText(peer netip.AddrPort) string {
 func (c *clientConn) handshake() bool {
 	c.setState(meter.Handshaking)
 	limit := c.gw.CurrentConfig().Timeouts.Handshake
-	c.sk.ArmRead(max(limit-time.Since(c.since), time.Millisecond)) // the wait for the first byte is a part of it
+	left := max(limit-time.Since(c.since), time.Millisecond) // the wait for the first byte is a part of it
+	c.sk.ArmRead(left)
+	_ = c.sk.SetWriteDeadline(time.Now().Add(left)) // not ArmWrite: a client that takes a byte now and then gets no more time
 	err := c.admitsHandshake()
 	if err == nil {
 		err = c.tls.HandshakeContext(c.shake.facts.Context())
 	}
 	c.sk.ArmRead(0)
+	c.sk.ArmWrite(0)
 	gaveWay := c.shake.pass.GaveWay()
 	c.endShake()
 	if err == nil {
@@ -48,7 +51,7 @@ func (c *clientConn) handshake() bool {
 	switch {
 	case gaveWay:
 		failure = tlsterm.GaveWay
-	case c.sk.Interrupted().Has(sock.ReadExpired):
+	case c.sk.Interrupted().Has(sock.ReadExpired | sock.WriteExpired):
 		failure = tlsterm.TimedOut
 	}
 	c.gw.handshakeFailed(failure, c.ln, c.peer, c.seat.Note, err)
@@ -66,7 +69,7 @@ func (c *clientConn) handshake() bool {
 // meterHandshake counts a handshake that succeeded, and what it took.
 func (c *clientConn) meterHandshake() {
 	st, s := c.tls.ConnectionState(), c.shake
-	all := c.gw.clock() - s.begun + s.queued
+	all := c.gw.clock() - s.begun
 	c.gw.meter.Handshake(meter.Handshake{
 		Version: st.Version, Group: tlsterm.GroupName(st.CurveID), KeyType: s.facts.KeyType, Resumed: st.DidResume,
 		All: all, Gate: s.gated, Client: s.client,
@@ -95,8 +98,18 @@ func (g *Gateway) handshakeFailed(f tlsterm.Failure, ln *listener, peer netip.Ad
 		if n, ok := note.(*tlsNote); ok {
 			e = e.Str("ja4", n.ja4)
 		}
-		e.Stringer("reason", f).Str("client", peerText(peer)).Str("listen", ln.name).Err(err).Msg("TLS handshake failed")
+		e.Stringer("reason", f).Str("client", peerText(peer)).Str("listen", ln.name).Err(clipped(err)).Msg("TLS handshake failed")
 	}
+}
+
+// mostText is how much of an error the log gets: some of crypto/tls repeat what the client offers, 64 KiB and more.
+const mostText = 256
+
+func clipped(err error) error {
+	if err == nil || len(err.Error()) <= mostText {
+		return err
+	}
+	return errors.New(err.Error()[:mostText] + "...")
 }
 
 // plainBody tells a person why plain HTTP on a TLS port is refused.

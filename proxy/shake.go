@@ -26,10 +26,10 @@ type handshakes struct {
 
 func (g *Gateway) newHandshakes(cfg *config.Config) handshakes {
 	return handshakes{
-		crew: newCrew(shakers(cfg), g.visit, func(bool) {}, g.clock),
+		crew: newCrew(shakers(cfg), g.visit, g.sweeper.Urge, g.clock),
 		gate: tlsterm.NewGate(cfg.Handshakes, tlsterm.GateHooks[park.Conn]{
 			Start: func(p park.Conn, waited time.Duration) {
-				g.handshakes.crew.put(visit{conn: p, why: park.Ready, shakes: true, gated: waited})
+				g.handshakes.crew.put(visit{conn: p, why: park.Ready, shakes: true, came: g.clock() - waited})
 			},
 			Refuse: g.refuseHandshake,
 			Now:    g.clock,
@@ -67,9 +67,8 @@ type shake struct {
 	facts tlsterm.Facts
 
 	// What it took.
-	begun  time.Duration // by Gateway.clock
-	queued time.Duration // in the queue of the gate, before that
-	gated  time.Duration // in the gate, the queue included
+	begun  time.Duration // by Gateway.clock: when its ClientHello was whole
+	gated  time.Duration // waiting for its turns, and for a goroutine to begin with
 	client time.Duration // waiting for the client
 }
 
@@ -81,17 +80,21 @@ type wakeUp struct {
 
 // beginShake begins the handshake of a connection that came from the gate.
 func (c *clientConn) beginShake(v *visit) {
-	s := &shake{Conn: c.sk, c: c, awake: make(chan wakeUp, 1), begun: c.gw.clock(), queued: v.gated, gated: v.gated}
-	s.pass = c.gw.handshakes.gate.NewPass(s.giveWay)
+	gate := c.gw.handshakes.gate
+	conf := c.ln.tls.Load()
+	if conf == nil { // a reload has made the listener a plain one meanwhile: what came is no request, and gets its answer as such
+		gate.Done(gate.NewPass(func() {}))
+		return
+	}
+	c.secure(conf)
+	s := &shake{Conn: c.sk, c: c, awake: make(chan wakeUp, 1), begun: v.came}
+	s.pass = gate.NewPass(s.giveWay)
 	// Go runs next what was readied last, so that handshakes that follow each other would keep a processor from everyone else for up to 10 ms.
 	runtime.Gosched()
+	s.gated = c.gw.clock() - s.begun
 	c.shake = s
 	c.shaking.Store(true)
 	c.seat.Take(s)
-	c.sk.OnWait(func() { // for room to write: Go's poller waits for it
-		c.unlist()
-		s.pause()
-	})
 }
 
 // joinShake begins the handshake of a connection without a lot, whose client has sent nothing yet.
@@ -112,9 +115,6 @@ func (c *clientConn) endShake() {
 	c.shake.pass = nil
 	c.shaking.Store(false)
 	c.seat.Take(c.sk)
-	if c.from.Loop != nil {
-		c.sk.OnWait(c.unlist)
-	}
 }
 
 func (s *shake) pause() {
@@ -138,9 +138,11 @@ func (s *shake) giveWay() { s.Inspect(hangUp) }
 func (s *shake) Read(b []byte) (int, error) {
 	for {
 		n, err := s.look(b)
-		if !errors.Is(err, sock.ErrWouldBlock) {
+		if err == nil {
 			s.resume()
-			return n, err
+		}
+		if !errors.Is(err, sock.ErrWouldBlock) {
+			return n, err // to fail takes no turn
 		}
 		s.pause()
 		start := s.c.gw.clock()
@@ -167,16 +169,21 @@ func (s *shake) look(b []byte) (int, error) {
 	return s.Conn.Read(b)
 }
 
-// Write waits without a turn, too, should the socket not take it all.
+// Write waits without a turn, too, should the socket not take it all. It pauses before it waits and not in OnWait, which is called
+// under the lock of the socket: the gate may end the wait of any handshake then, and takes that lock.
 func (s *shake) Write(b []byte) (int, error) {
-	if s.Waited() {
-		s.pause()
+	n, err := s.TryWrite(b)
+	if err != nil || n == len(b) {
+		return n, err
 	}
-	n, err := s.Conn.Write(b)
+	s.pause()
+	start := s.c.gw.clock()
+	rest, err := s.Conn.Write(b[n:])
+	s.client += s.c.gw.clock() - start
 	if err == nil {
 		s.resume()
 	}
-	return n, err
+	return n + rest, err
 }
 
 // wait waits in the lot until there is something to read.

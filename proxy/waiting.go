@@ -31,8 +31,8 @@ type visit struct {
 	conn   park.Conn
 	why    park.Why
 	queued time.Duration // since when it waited for a worker; 0 if it did not
-	shakes bool          // it begins with a handshake, and belongs to that crew
-	gated  time.Duration // how long it waited for its turn to do so
+	shakes bool          // it begins with a handshake, for which it has a turn, and belongs to that crew
+	came   time.Duration // when it came to the gate for that, by Gateway.clock
 }
 
 // now is the reactor's coarse clock.
@@ -69,7 +69,7 @@ func (c *clientConn) patience() time.Duration {
 		return 0
 	case c.requests == int(c.from.Served): // its bytes have woken it
 		return 0
-	case c.gw.workers.waiting.Load() > 0:
+	case c.crew.waiting.Load() > 0:
 		return 0
 	}
 	return c.gw.snap.Load().cfg.Workers.ParkAfter
@@ -339,13 +339,13 @@ func (g *Gateway) heat(v *visit) *clientConn {
 		gw: g, ln: g.listener(p.Owner), sk: sock.NewFD(p.FD, g.sweeper), id: p.ID, peer: p.Peer,
 		since: time.Unix(0, p.Since), from: *p, tls: p.TLS, seat: p.Seat, requests: int(p.Served), begun: p.Begun,
 	}
-	shaken := p.Phase != park.Fresh || c.ln.tls.Load() == nil
-	if v.queued != 0 && shaken { // the wait for a handshake is no request's
+	if v.queued != 0 && !v.shakes { // the wait for a handshake is no request's
 		c.queued = max(1, g.clock()-v.queued)
 	}
 	c.crew = g.workers
 	if v.shakes {
 		c.crew = g.handshakes.crew
+		c.beginShake(v)
 	}
 	if p.Phase == park.Idle {
 		c.idleBy = p.Until
@@ -353,23 +353,15 @@ func (g *Gateway) heat(v *visit) *clientConn {
 	}
 	c.served.Store(p.Served > 0)
 	c.rw = c.sk
-	if p.Phase == park.Fresh {
-		if conf := c.ln.tls.Load(); conf != nil {
-			c.secure(conf)
-		}
-	}
 	c.state.Store(uint32(stateOf(p.Phase)))
 	if c.tls != nil {
-		c.seat.Take(c.sk)
 		c.rw = c.tls
 		if p.Phase != park.Fresh {
+			c.seat.Take(c.sk)
 			c.noteTLS()
 		}
 	}
-	switch {
-	case v.shakes:
-		c.beginShake(v)
-	case p.Loop != nil:
+	if p.Loop != nil {
 		c.sk.OnWait(c.unlist)
 	}
 	c.sk.SetWatcher(c)
