@@ -154,7 +154,7 @@ func overRate(t *testing.T, addr string, client *tls.Config, burst int) {
 func TestHandshakeRatePerClient(t *testing.T) {
 	t.Parallel()
 	const base = "routes: [{static_response: {body: ok}}]\n"
-	g, _, client, listeners := ja4Gateway(t, base+"handshakes: {rate_per_client: 1, burst_per_client: 3}")
+	g, _, client, listeners := ja4Gateway(t, base+"handshakes: {rate_per_client: 1, burst_per_client: 3, queue_timeout: 1h}")
 	held := testkit.DialTLS(t, g.addr, client)
 	overRate(t, g.addr, client, 2)
 	refused := g.metric(`tickgate_tls_failures_total{reason="rate_limited"}`)
@@ -171,7 +171,7 @@ func TestHandshakeRatePerClient(t *testing.T) {
 	}
 	expectStatus(t, "an open connection", held.Do(get("/")), 200)
 
-	g.reload(base + listeners)
+	g.reload(base + "handshakes: {queue_timeout: 1h}" + listeners)
 	if n := crowdOf(t, 20, "127.0.0.1", g.addr, client); n != 20 {
 		t.Errorf("without a limit %d of 20 are let in", n)
 	}
@@ -179,7 +179,7 @@ func TestHandshakeRatePerClient(t *testing.T) {
 
 func TestHandshakeRatePerJA4(t *testing.T) {
 	t.Parallel()
-	g, plain, client, _ := ja4Gateway(t, "routes: [{static_response: {body: ok}}]\nhandshakes: {rate_per_ja4: 1, burst_per_ja4: 2}")
+	g, plain, client, _ := ja4Gateway(t, "routes: [{static_response: {body: ok}}]\nhandshakes: {rate_per_ja4: 1, burst_per_ja4: 2, queue_timeout: 1h}")
 	overRate(t, g.addr, client, 2)
 	if n := g.metric(`tickgate_tls_failures_total{reason="rate_limited_ja4"}`); n < 1 {
 		t.Errorf("%v refusals are counted", n)
