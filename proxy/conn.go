@@ -328,8 +328,11 @@ func (c *clientConn) closeIfIdle() {
 	if c.left || !c.served.Load() && time.Since(c.since) < firstRequest {
 		return // parked, or its request is probably on the way
 	}
-	if c.state.Load() == uint32(meter.Idle) {
+	switch {
+	case c.state.Load() == uint32(meter.Idle):
 		c.sk.Interrupt(sock.Cancelled)
+	case c.shaking.Load(): // whose client has stopped in the middle
+		c.killLocked(reason.Draining)
 	}
 }
 
@@ -563,6 +566,11 @@ func (c *clientConn) kill(r reason.Reason) bool {
 	if c.left {
 		return false
 	}
+	c.killLocked(r)
+	return true
+}
+
+func (c *clientConn) killLocked(r reason.Reason) {
 	c.gone, c.killedBy = true, r
 	c.sk.Interrupt(sock.Cancelled)
 	if c.shaking.Load() {
@@ -574,7 +582,6 @@ func (c *clientConn) kill(r reason.Reason) bool {
 	if c.tunnelled != nil {
 		c.tunnelled.Interrupt(sock.Cancelled)
 	}
-	return true
 }
 
 // reset makes the end of a connection that was killed a RST. One in its handshake is closed by its goroutine: where it waits, in the lot,

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func (c *clientConn) handshake() bool {
 	left := max(limit-time.Since(c.since), time.Millisecond) // the wait for the first byte is a part of it
 	c.sk.ArmRead(left)
 	_ = c.sk.SetWriteDeadline(time.Now().Add(left)) // not ArmWrite: a client that takes a byte now and then gets no more time
-	err := c.admitsHandshake()
+	err := cmp.Or(c.admitsHandshake(), c.leftQueue())
 	if err == nil {
 		err = c.tls.HandshakeContext(c.shake.facts.Context())
 	}
@@ -50,7 +51,9 @@ func (c *clientConn) handshake() bool {
 	failure := tlsterm.FailureReason(err)
 	switch {
 	case gaveWay:
-		failure = tlsterm.GaveWay
+		failure, err = tlsterm.GaveWay, nil
+	case failure == tlsterm.BadRecord && c.shake.plainAlert:
+		failure = tlsterm.ClientRejected
 	case c.sk.Interrupted().Has(sock.ReadExpired | sock.WriteExpired):
 		failure = tlsterm.TimedOut
 	}

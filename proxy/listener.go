@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -258,8 +259,14 @@ func (ln *listener) accept(s net.Listener) {
 // pace slows an accept loop down while more handshakes come than can be done: each connection would only cost what it takes to
 // refuse it, some 50 us of which half is the kernel's. What is not accepted waits there, and beyond the backlog its clients try again.
 func (ln *listener) pace() {
-	if ln.tls.Load() != nil && ln.gw.handshakes.gate.Pressed() {
+	if ln.tls.Load() == nil {
+		return
+	}
+	switch gate := ln.gw.handshakes.gate; {
+	case gate.Pressed():
 		time.Sleep(pressedPause)
+	case gate.Crowded():
+		runtime.Gosched() // a full backlog is a tenth of a second of work
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -47,7 +48,7 @@ func (h *handshakes) setOptions(cfg *config.Config) {
 func shakers(cfg *config.Config) int { return 2*cfg.Handshakes.Max + crewSize(cfg) }
 
 // internalError is the alert for a handshake that is refused unseen, in a plain record (RFC 8446 section 6). There is none that says "busy".
-var internalError = []byte{21, 3, 3, 0, 2, 2, 80}
+var internalError = []byte{recordTypeAlert, 3, 3, 0, 2, 2, 80}
 
 // refuseHandshake ends a connection whose ClientHello nobody has looked at. It must not block.
 func (g *Gateway) refuseHandshake(p park.Conn, why tlsterm.Failure) {
@@ -65,6 +66,9 @@ type shake struct {
 	awake  chan wakeUp // room for one
 
 	facts tlsterm.Facts
+	// plainAlert says that the last record was an alert in the clear. OpenSSL sends one in TLS 1.3 if it does not like the certificate: it
+	// encrypts only after that.
+	plainAlert bool
 
 	// What it took.
 	begun  time.Duration // by Gateway.clock: when its ClientHello was whole
@@ -117,6 +121,25 @@ func (c *clientConn) endShake() {
 	c.seat.Take(c.sk)
 }
 
+// staleAfter is how long a handshake may wait in the queue before it is worth a look whether its client is still there: in a flood,
+// most have given up by the time that their turn comes.
+const staleAfter = 10 * time.Millisecond
+
+// leftQueue returns io.EOF if the client went away while it waited for its turn.
+func (c *clientConn) leftQueue() error {
+	if c.gw.lot != nil && c.shake.gated > staleAfter && hungUp(c.from.FD) {
+		return io.EOF
+	}
+	return nil
+}
+
+// isPlainAlert reports whether a record is an alert in the clear (RFC 8446 section 6): two bytes long, a level and a description.
+func isPlainAlert(record []byte) bool {
+	return len(record) == 7 && record[0] == recordTypeAlert && record[3] == 0 && record[4] == 2
+}
+
+const recordTypeAlert = 21
+
 func (s *shake) pause() {
 	if !s.paused {
 		s.paused = true
@@ -136,6 +159,12 @@ func (s *shake) giveWay() { s.Inspect(hangUp) }
 
 // Read returns what has come, or waits without a turn.
 func (s *shake) Read(b []byte) (int, error) {
+	n, err := s.read(b)
+	s.plainAlert = isPlainAlert(b[:n])
+	return n, err
+}
+
+func (s *shake) read(b []byte) (int, error) {
 	for {
 		n, err := s.look(b)
 		if err == nil {

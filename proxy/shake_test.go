@@ -3,7 +3,9 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -174,4 +176,50 @@ func TestHandshakeMetrics(t *testing.T) {
 			t.Errorf("phase %s: %v handshakes, want 2", phase, n)
 		}
 	}
+}
+
+// TestDrainEndsStalledHandshakes drains while clients have stopped in the middle of their ClientHello, and behind it.
+func TestDrainEndsStalledHandshakes(t *testing.T) {
+	t.Parallel()
+	g, secure, conf := tlsGateway(t, "drain: {grace: 0s, timeout: 1h}\ntimeouts: {handshake: 1h}\n"+static(soon))
+	half := testkit.Dial(t, secure)
+	half.Send(hello(t, conf)[:100])
+	stalled := stallAfterHello(t, secure, conf)
+	defer func() { _ = stalled.Close() }()
+	g.wait("both are here", func() bool { return g.handshakes.gate.Stats().Waiting == 1 && g.conns.Open() == 2 })
+	if cut := g.Drain(context.Background()); cut != 0 {
+		t.Errorf("%d connections were cut", cut)
+	}
+	if n := g.ends(reason.Draining); n != 2 {
+		t.Errorf("%d connections ended by the drain, want 2", n)
+	}
+}
+
+// TestRejectedCertificate tells a client that does not like the certificate from one that sends garbage, whether its alert is encrypted
+// or, as OpenSSL's of TLS 1.3 is, not.
+func TestRejectedCertificate(t *testing.T) {
+	t.Parallel()
+	g, secure, conf := tlsGateway(t, static(soon))
+	distrusting := conf.Clone()
+	distrusting.RootCAs = x509.NewCertPool()
+	nc, err := dialRaw(secure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tls.Client(nc, distrusting).Handshake(); err == nil {
+		t.Error("the certificate is trusted")
+	}
+	_ = nc.Close()
+	g.wait("an encrypted alert", func() bool { return g.failures(tlsterm.ClientRejected) == 1 })
+	f := func(what string, record string, want tlsterm.Failure, n int) {
+		t.Helper()
+		nc := stallAfterHello(t, secure, conf)
+		if _, err := io.WriteString(nc, record); err != nil {
+			t.Fatal(err)
+		}
+		ended(t, what, nc)
+		g.wait(what, func() bool { return g.failures(want) == n })
+	}
+	f("an alert in the clear", "\x15\x03\x03\x00\x02\x02\x30", tlsterm.ClientRejected, 2)
+	f("garbage", "\x17\x03\x03\x00\x02\x02\x30", tlsterm.BadRecord, 1)
 }

@@ -20,6 +20,13 @@ func abortOnClose(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
+// hungUp reports whether the peer has ended its side, or reset.
+func hungUp(fd int) bool {
+	gone := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(gone, 0)
+	return err != nil || n > 0
+}
+
 // hangUp ends both directions of a socket: whoever waits for it, and wherever, is woken. The descriptor stays open.
 func hangUp(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) }
 
@@ -63,9 +70,8 @@ func moreHelloToCome(fd, peeked, want int) bool {
 	if err != nil || have >= want && (peeked == recordHeader || want == 1) {
 		return false
 	}
-	gone := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-	if n, err := unix.Poll(gone, 0); err != nil || n > 0 {
-		return false // the peer has ended
+	if hungUp(fd) {
+		return false // the handshake will find out
 	}
 	// If this is what it was asked for, it told with less: with many tiny segments the memory
 	// of the socket is short, and the mark is not kept.
@@ -90,6 +96,8 @@ func throwAway(fd, most int) (n int, more bool) {
 			return n, true
 		case err != nil || k == 0:
 			return n, false
+		case k < len(buf):
+			return n + k, true // that was all
 		default:
 			n += k
 		}

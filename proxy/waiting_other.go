@@ -8,6 +8,7 @@ import "tickgate/internal/sock"
 func readable(int) bool              { return false }
 func closeFD(int) error              { return sock.ErrNoDescriptor }
 func abortOnClose(int)               {}
+func hungUp(int) bool                { return false }
 func hangUp(int)                     {}
 func sendLast(int, []byte)           {}
 func helloComplete(int) bool         { return true }

@@ -36,7 +36,9 @@ type Gate[T any] struct {
 	waiting   passList         // wait for their client, who gives way next is first; guarded by mu
 
 	queued, gaveWay atomic.Uint64
-	pressed         atomic.Bool // the queue is a quarter full; written under mu
+	length          atomic.Int32 // of queue; written under mu
+	pressed         atomic.Bool  // the queue is a quarter full; written under mu
+	full            atomic.Bool  // likewise
 }
 
 // GateHooks are what a Gate calls. None may block, and all may be called on any goroutine that calls the gate. As they take locks of
@@ -62,6 +64,7 @@ func NewGate[T any](o HandshakeOptions, hooks GateHooks[T]) *Gate[T] {
 func (g *Gate[T]) SetOptions(o HandshakeOptions) {
 	g.mu.Lock()
 	g.opts, g.turns = o, o.turns()
+	g.pressLocked()
 	g.mu.Unlock()
 	g.dispatch()
 }
@@ -99,7 +102,16 @@ func (g *Gate[T]) Enter(v T) {
 // Pressed reports whether the queue is filling, so that it is time to take fewer connections in. It takes no lock.
 func (g *Gate[T]) Pressed() bool { return g.pressed.Load() }
 
+// Crowded reports whether handshakes wait for their first turn, so that all turns are taken all the time. It takes no lock.
+func (g *Gate[T]) Crowded() bool { return g.length.Load() > 0 }
+
+// Full reports whether Enter would refuse. It takes no lock.
+func (g *Gate[T]) Full() bool { return g.full.Load() }
+
+// pressLocked tells those who take no lock of a change of the queue.
 func (g *Gate[T]) pressLocked() {
+	g.length.Store(int32(g.queue.Len()))
+	g.full.Store(g.queue.Len() >= max(1, g.opts.Queue))
 	if pressed := g.queue.Len() > g.opts.Queue/4; pressed != g.pressed.Load() {
 		g.pressed.Store(pressed)
 	}

@@ -61,7 +61,7 @@ func TestGateTurns(t *testing.T) {
 	}
 	g.enter(3, 4, 5, 6)
 	g.saw("queue is full", 2, 0, 3, "refuse 6: gate_full")
-	if !g.Pressed() {
+	if !g.Pressed() || !g.Crowded() {
 		t.Error("a full queue does not press")
 	}
 	g.clock = 300 * time.Millisecond
@@ -78,7 +78,7 @@ func TestGateTurns(t *testing.T) {
 	g.done(4)
 	g.done(7)
 	g.saw("all over", 0, 0, 0)
-	if g.Pressed() {
+	if g.Pressed() || g.Crowded() {
 		t.Error("it is still pressed")
 	}
 	if st := g.Stats(); st.Waited != 4 || st.Turns != 2 {

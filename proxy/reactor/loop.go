@@ -179,10 +179,7 @@ func (l *Loop) run() {
 		end = l.clock()
 		l.stats.turn(l, end-l.now)
 		l.endTurn()
-		if end-l.yielded > yieldAfter {
-			runtime.Gosched()
-			l.yielded = l.clock()
-		}
+		l.breathe()
 	}
 	for k := range l.handlers {
 		l.callClosing(Kind(k))
@@ -194,6 +191,14 @@ func (l *Loop) run() {
 }
 
 func (l *Loop) clock() time.Duration { return l.group.Clock() }
+
+// breathe leaves the processor to the goroutines that the loop has readied, if it had it for long.
+func (l *Loop) breathe() {
+	if l.clock()-l.yielded > yieldAfter {
+		runtime.Gosched()
+		l.yielded = l.clock()
+	}
+}
 
 // nextTick is the first tick after now on the grid that at lies on, so that ticks
 // do not drift however late they come.
@@ -277,6 +282,9 @@ func (l *Loop) work() (finished bool) {
 			continue
 		}
 		l.handlers[t.Kind()].Ready(t, ev)
+		if l.readyDone%breath == 0 {
+			l.breathe()
+		}
 	}
 	for l.calledDone < len(l.called) {
 		f := l.called[l.calledDone]

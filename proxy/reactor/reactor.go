@@ -29,6 +29,9 @@ const (
 	// often behind all that is runnable; Go's own preemption takes 10 ms.
 	yieldAfter = time.Millisecond
 
+	// breath is after how many events of a turn the loop looks whether that time has passed: a full batch can take ten times as long.
+	breath = 16
+
 	// lookEvery is how often a loop that is about to block looks whether the processors
 	// are crowded: 0.7 us in a millisecond. In between it goes by what the last look, or yield, found. (It looked
 	// before every wait while they were crowded: that, and the polls of waits that could have blocked, was a fifth of the CPU time
