@@ -30,8 +30,8 @@ func (s *nameSet) add(name string) {
 }
 
 // dropFrom marks the fields of the set that h1 has no id for, so that they are not
-// passed on, and those that differ from one of the set by underscores for hyphens:
-// backends that see fields as CGI variables cannot tell them apart.
+// passed on, and those that differ from one of the set by underscores or other signs for
+// hyphens: backends that see fields as CGI variables cannot tell them apart.
 func (s *nameSet) dropFrom(h *h1.Head) {
 	if len(s.other) == 0 && len(s.twins) == 0 {
 		return
@@ -70,7 +70,8 @@ func (s *nameSet) strip(lines []byte) []byte {
 
 var colon = []byte(":")
 
-// sameVariable compares field names as CGI does: without case, "_" like "-".
+// sameVariable compares field names as CGI does: without case, and all signs alike. Most servers make "_" of "-" alone, lighttpd
+// makes it of every sign (X.Real.IP).
 func sameVariable(a, b []byte) bool {
 	if len(a) != len(b) {
 		return false
@@ -85,12 +86,12 @@ func sameVariable(a, b []byte) bool {
 
 func variableByte(c byte) byte {
 	switch {
-	case c == '_':
-		return '-'
+	case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		return c
 	case c >= 'A' && c <= 'Z':
 		return c + 'a' - 'A'
 	}
-	return c
+	return '-'
 }
 
 // headerOps is a compiled config.HeaderOps: fields to leave out of what is passed

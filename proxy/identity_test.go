@@ -140,6 +140,7 @@ routes: [{path: /h, upstream: be` + headers + `}, {path: /, upstream: be}]
 		"X-Forwarded-Client-Cert: Hash=0;Subject=\"CN=root\"", "x-forwarded-client-cert: a", "X_Forwarded_Client_Cert: a", "X-Forwarded_Client-Cert: a",
 		"Client-Cert: :AAAA:", "CLIENT-CERT: a", "Client_Cert: a", "Client-Cert-Chain: :AAAA:", "client_cert-chain: a",
 		"X-Client-Role: admin", "x_client_role: admin", "X-Subject: CN=root", "X_SUBJECT: CN=root", "x-spiffe: spiffe://a/root", "X-Verified: yes",
+		"X.Forwarded.Client.Cert: a", "client.cert: a", "Client~Cert-Chain: a", "X!Client!Role: admin", "X.Subject: CN=root",
 	}
 	isLie := func(name string) bool {
 		return slices.ContainsFunc(lies, func(l string) bool {
