@@ -104,14 +104,15 @@ func (x *Exchange) stands(id *tlsterm.Identity) bool {
 }
 
 // misdirected reports whether the host's rules about client certificates are not those that the connection was made under: a
-// client could else ask for a name that wants no certificate, and then for a host that does (RFC 9110 section 15.5.20).
+// client could else ask for a name that wants no certificate, and then for a host that does (RFC 9110 section 15.5.20). A request
+// without a host, as HTTP/1.0 allows, is under the listener's rules: the routes for any host are open to it.
 func (x *Exchange) misdirected() bool {
 	store := x.c.ln.asks.Load()
 	if store == nil || x.c.tls == nil {
 		return false
 	}
 	host := x.lowerHost(x.req.Host())
-	return len(host) > 0 && string(host) != x.c.facts.serverName && store.Misdirected(x.c.facts.serverName, string(host))
+	return string(host) != x.c.facts.serverName && store.Misdirected(x.c.facts.serverName, string(host))
 }
 
 // clientCertMode is forwarding.client_cert.

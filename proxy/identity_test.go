@@ -309,6 +309,9 @@ func TestClientCertificatesByName(t *testing.T) {
 	f("localhost", nil, "private.example:8443", 421, "misdirected")
 	f("localhost", pair, "private.example", 421, "misdirected") // its rules may be others
 	f("open.example", nil, "other.example", 421, "misdirected")
+	// Without a host: the routes for any host are the listener's, which asks.
+	noHost := testkit.DialTLS(t, m.addr, m.tls("open.example", nil))
+	expectStatus(t, "open.example without a host", noHost.Do("GET / HTTP/1.0\r\n\r\n"), 421, "misdirected")
 	m.refuses("private without a certificate", m.tls("private.example", nil))
 	m.waitConnEnd(reason.TLSFailed, 1)
 	if !strings.Contains(m.logs.String(), `"certificate":"missing"`) {
