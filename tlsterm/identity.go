@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"net/netip"
 	"strings"
@@ -75,8 +76,8 @@ func newIdentity(leaf *x509.Certificate) *Identity {
 	for _, name := range leaf.DNSNames {
 		id.DNS = append(id.DNS, note("DNS:", strings.ToLower(name)))
 	}
-	for _, u := range leaf.URIs {
-		id.URI = append(id.URI, note("URI:", u.String()))
+	for _, u := range rawURIs(leaf) {
+		id.URI = append(id.URI, note("URI:", u))
 	}
 	for _, ip := range leaf.IPAddresses {
 		if a, ok := netip.AddrFromSlice(ip); ok {
@@ -157,15 +158,41 @@ const spiffeScheme = "spiffe://"
 // those of the X.509-SVID specification, section 5.2: one URI among the alternative names and no more, no authority, no key that signs
 // certificates or revocation lists, and a path. To those come digitalSignature (section 4.3) and the form of the ID itself.
 func spiffeID(leaf *x509.Certificate) string {
-	if len(leaf.URIs) != 1 || leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 ||
+	uris := rawURIs(leaf)
+	if len(uris) != 1 || leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 ||
 		leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return ""
 	}
-	id := leaf.URIs[0].String()
-	if !validSPIFFE(id) {
+	if !validSPIFFE(uris[0]) {
 		return ""
 	}
-	return id
+	return uris[0]
+}
+
+var oidAlternativeNames = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+// tagURI is uniformResourceIdentifier in GeneralName (RFC 5280 section 4.2.1.6).
+const tagURI = 6
+
+// rawURIs returns the URIs among the alternative names as they are in the certificate. What package url makes of
+// leaf.URIs is not always that: it puts schemes in lower case and leaves out an empty fragment, so that SPIFFE://a/b and spiffe://a/b#
+// would pass for spiffe://a/b.
+func rawURIs(leaf *x509.Certificate) (uris []string) {
+	for _, e := range leaf.Extensions {
+		if !e.Id.Equal(oidAlternativeNames) {
+			continue
+		}
+		var names []asn1.RawValue
+		if _, err := asn1.Unmarshal(e.Value, &names); err != nil {
+			return nil // x509 has read it before
+		}
+		for _, n := range names {
+			if n.Class == asn1.ClassContextSpecific && n.Tag == tagURI {
+				uris = append(uris, string(n.Bytes))
+			}
+		}
+	}
+	return uris
 }
 
 // validSPIFFE reports whether id is the SPIFFE ID of a workload: spiffe://trust-domain/path (SPIFFE ID specification, section 2).

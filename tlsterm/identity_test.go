@@ -161,6 +161,24 @@ func TestSPIFFE(t *testing.T) {
 	f("", func(c *x509.Certificate) { with(good)(c); c.KeyUsage = x509.KeyUsageKeyEncipherment })
 	f("", func(c *x509.Certificate) { with(good)(c); c.IsCA = true })
 
+	// As it is in the certificate, and not as package url would write it.
+	raw := func(id string) func(c *x509.Certificate) {
+		names, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: tagURI, Bytes: []byte(id)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: oidAlternativeNames, Value: names}}
+		}
+	}
+	f(good, raw(good))
+	for _, id := range []string{"SPIFFE://example.org/feed", good + "#", good + "?"} {
+		f("", raw(id))
+		if got := newIdentity(leafOf(t, raw(id))); len(got.URI) != 1 || got.URI[0] != id || got.SAN != "URI:"+id {
+			t.Errorf("%q: URIs %q, SAN %q", id, got.URI, got.SAN)
+		}
+	}
+
 	valid := func(id string, want bool) {
 		t.Helper()
 		if got := validSPIFFE(id); got != want {
