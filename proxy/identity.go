@@ -80,6 +80,10 @@ func (x *Exchange) permitted() bool {
 		x.keepAlive = false
 		return x.fail(reason.IdentityRevoked)
 	}
+	if id == nil && x.owesIdentity() {
+		x.keepAlive = false
+		return x.fail(reason.IdentityMissing)
+	}
 	need := x.rt.identities.required
 	if need == nil {
 		return true
@@ -101,6 +105,12 @@ func (x *Exchange) stands(id *tlsterm.Identity) bool {
 	}
 	store := x.c.ln.asks.Load()
 	return store == nil || store.Stands(id, x.c.facts.serverName) == nil
+}
+
+// owesIdentity reports whether the client was let in without a certificate, before a reload that requires one of it.
+func (x *Exchange) owesIdentity() bool {
+	store := x.c.ln.asks.Load()
+	return store != nil && x.c.tls != nil && store.Requires(x.c.facts.serverName)
 }
 
 // misdirected reports whether the host's rules about client certificates are not those that the connection was made under: a

@@ -463,3 +463,19 @@ routes:
 		}
 	}
 }
+
+// TestReloadRequiresCertificates has a client without a certificate on an open connection while a reload makes its name require one.
+func TestReloadRequiresCertificates(t *testing.T) {
+	t.Parallel()
+	m := newMutual(t, `routes: [{static_response: {body: ok}}]`)
+	anonymous, known := m.dialAs(nil), m.dialAs(m.client("feed", ""))
+	expectStatus(t, "before", anonymous.Do(get("/")), 200)
+	expectStatus(t, "before", known.Do(get("/")), 200)
+	stricter := strings.Replace(m.config(`routes: [{static_response: {body: ok}}]`), "mode: optional", "mode: required", 1)
+	if err := m.Reload(parseConfig(t, stricter)); err != nil {
+		t.Fatal(err)
+	}
+	expectStatus(t, "without a certificate", anonymous.Do(get("/")), 403, "identity_missing")
+	anonymous.ExpectClosed()
+	expectStatus(t, "with one", known.Do(get("/")), 200)
+}

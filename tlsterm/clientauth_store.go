@@ -128,6 +128,12 @@ func (s *Store) Stands(id *Identity, serverName string) error {
 	return auth.stands(id)
 }
 
+// Requires reports whether clients that ask for serverName have to show a certificate.
+func (s *Store) Requires(serverName string) bool {
+	auth := s.live.Load().authOf(serverName)
+	return auth != nil && auth.opts.Mode == clientAuthRequired
+}
+
 // Misdirected reports whether clients of host are asked for a certificate by other rules than those of serverName, so that a connection
 // made for this name must not serve that host.
 func (s *Store) Misdirected(serverName, host string) bool {
