@@ -46,7 +46,7 @@ run: build ## start the demonstration: HTTP on 8080, TLS on 8443, admin on 9180
 test: go ## run all tests
 	$(GO) test -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
-# One package at a time: the detector makes each slow enough for deadlines in tests.
+# Two packages at a time, as the detector makes each slow enough for deadlines in tests.
 race: go c-compiler ## run all tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race -p 2 -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
