@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -30,7 +29,7 @@ func (c *clientConn) handshake() bool {
 	left := max(limit-time.Since(c.since), time.Millisecond) // the wait for the first byte is a part of it
 	c.sk.ArmRead(left)
 	_ = c.sk.SetWriteDeadline(time.Now().Add(left)) // not ArmWrite: a client that takes a byte now and then gets no more time
-	err := cmp.Or(c.admitsHandshake(), c.leftQueue())
+	err := c.admitsHandshake()
 	if err == nil {
 		err = c.tls.HandshakeContext(c.shake.facts.Context())
 	}

@@ -46,8 +46,10 @@ type Gate[T any] struct {
 type GateHooks[T any] struct {
 	// Start has a goroutine of its own do the handshake of v, which has a turn: it makes a Pass, and ends it with Done.
 	Start func(v T, waited time.Duration)
-	// Refuse ends v, whose turn never came: GateFull or GateTimeout.
+	// Refuse ends v, whose turn never came: GateFull, GateTimeout or ClientGone.
 	Refuse func(v T, why Failure)
+	// Gone reports whether the client of v has left. It is asked about those that have waited for long, before their turn. nil is no.
+	Gone func(v T) bool
 	// Now is a clock.
 	Now func() time.Duration
 }
@@ -143,34 +145,64 @@ func (g *Gate[T]) beginLocked() *Pass {
 
 // dispatch gives free turns to who waits for one.
 func (g *Gate[T]) dispatch() {
-	for {
-		g.mu.Lock()
-		if g.computing < g.turns && g.ready.Len() > 0 && !g.overdueLocked() {
-			g.computing++
-			g.backs++
-			p := g.ready.Pop()
-			g.mu.Unlock()
-			p.turn <- struct{}{} // has room: it asked once
-			continue
-		}
-		if g.queue.Len() == 0 || g.computing >= g.turns {
-			g.mu.Unlock()
-			return
-		}
-		v, waited := g.queue.Pop(), g.hooks.Now()-time.Duration(g.since.Pop())
-		g.pressLocked()
-		if waited > g.opts.QueueTimeout {
-			g.mu.Unlock()
-			g.hooks.Refuse(v, GateTimeout)
-			continue
-		}
-		g.backs = 0
-		g.computing++
-		victim := g.beginLocked()
-		g.mu.Unlock()
-		victim.giveWay()
-		g.hooks.Start(v, waited)
+	for g.dispatchOne() {
 	}
+}
+
+// dispatchOne gives one turn away, or refuses one handshake. It reports false if there is nothing to do.
+func (g *Gate[T]) dispatchOne() bool {
+	g.mu.Lock()
+	if g.computing >= g.turns {
+		g.mu.Unlock()
+		return false
+	}
+	if g.ready.Len() > 0 && !g.overdueLocked() {
+		g.computing++
+		g.backs++
+		p := g.ready.Pop()
+		g.mu.Unlock()
+		p.turn <- struct{}{} // has room: it asked once
+		return true
+	}
+	if g.queue.Len() == 0 {
+		g.mu.Unlock()
+		return false
+	}
+	v, waited, longest := g.queue.Pop(), g.hooks.Now()-time.Duration(g.since.Pop()), g.opts.QueueTimeout
+	g.pressLocked()
+	g.computing++
+	g.mu.Unlock()
+	switch {
+	case waited > longest:
+		g.refuse(v, GateTimeout)
+	case waited > staleAfter && g.hooks.Gone != nil && g.hooks.Gone(v):
+		g.refuse(v, ClientGone)
+	default:
+		g.begin(v, waited)
+	}
+	return true
+}
+
+// staleAfter is how long a handshake may wait in the queue before it is worth a look whether its client is still there: in a flood,
+// most have given up by the time that their turn comes.
+const staleAfter = 10 * time.Millisecond
+
+// refuse ends v, and gives its turn back.
+func (g *Gate[T]) refuse(v T, why Failure) {
+	g.mu.Lock()
+	g.computing--
+	g.mu.Unlock()
+	g.hooks.Refuse(v, why)
+}
+
+// begin starts v, which has a turn.
+func (g *Gate[T]) begin(v T, waited time.Duration) {
+	g.mu.Lock()
+	g.backs = 0
+	victim := g.beginLocked()
+	g.mu.Unlock()
+	victim.giveWay()
+	g.hooks.Start(v, waited)
 }
 
 // mostBacks is how many turns go to who comes back while a new one waits. An honest client comes back two or three times.

@@ -16,17 +16,19 @@ type testGate struct {
 	clock   time.Duration
 	events  []string
 	passes  map[int]*Pass
+	gone    map[int]bool // whose clients have left
 	evicted []int
 }
 
 func newTestGate(t *testing.T, o HandshakeOptions) *testGate {
-	g := &testGate{t: t, passes: map[int]*Pass{}}
+	g := &testGate{t: t, passes: map[int]*Pass{}, gone: map[int]bool{}}
 	g.Gate = NewGate(o, GateHooks[int]{
 		Start: func(v int, waited time.Duration) {
 			g.events = append(g.events, fmt.Sprintf("start %d after %v", v, waited))
 			g.passes[v] = g.NewPass(func() { g.evicted = append(g.evicted, v) })
 		},
 		Refuse: func(v int, why Failure) { g.events = append(g.events, fmt.Sprintf("refuse %d: %s", v, why)) },
+		Gone:   func(v int) bool { return g.gone[v] },
 		Now:    func() time.Duration { return g.clock },
 	})
 	return g
@@ -84,6 +86,20 @@ func TestGateTurns(t *testing.T) {
 	if st := g.Stats(); st.Waited != 4 || st.Turns != 2 {
 		t.Errorf("%+v, want 4 that waited", st)
 	}
+}
+
+// Who has waited for long is looked at before its turn.
+func TestGateGone(t *testing.T) {
+	g := newTestGate(t, HandshakeOptions{Concurrency: 1, Max: 100, Queue: 10, QueueTimeout: time.Hour})
+	g.enter(1, 2, 3, 4)
+	g.gone[2], g.gone[3] = true, true
+	g.done(1)
+	g.saw("not for long", 1, 0, 2, "start 1 after 0s", "start 2 after 0s")
+	g.clock = 20 * time.Millisecond
+	g.done(2)
+	g.saw("one has left", 1, 0, 0, "refuse 3: client_gone", "start 4 after 20ms")
+	g.done(4)
+	g.saw("all over", 0, 0, 0)
 }
 
 // Who comes back from its client goes before new ones.
