@@ -237,6 +237,9 @@ func (s *sealer) wrap(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, err
 // unwrap is tls.Config.UnwrapSession. An error would end the connection, so there is none: what
 // cannot be opened leads to a full handshake.
 func (s *sealer) unwrap(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+	if len(ticket) == 0 {
+		return nil, nil // by the empty extension of TLS 1.2 a client asks for a ticket, and presents none (RFC 5077 section 3.2)
+	}
 	ss, result := s.open(ticket, cs)
 	s.tickets.counts.results[result].Add(1)
 	return ss, nil

@@ -160,6 +160,25 @@ func TestTicketResults(t *testing.T) {
 	}
 }
 
+// Clients of TLS 1.2 that have no ticket send the extension all the same: that is no ticket that was presented.
+func TestNoTicketIsNotCounted(t *testing.T) {
+	s := mustLoad(t, &Options{Certificates: []Certificate{files(t, selfsigned.ECDSA, "a.test")}}, nil)
+	c := anyCert("a.test")
+	c.MaxVersion, c.ClientSessionCache = tls.VersionTLS12, tls.NewLRUClientSessionCache(1)
+	f := func(step string, resumed bool, want [numTicketResults]uint64) {
+		t.Helper()
+		st, serverErr, clientErr := connect(t, s, c)
+		if serverErr != nil || clientErr != nil || st.DidResume != resumed {
+			t.Fatalf("%s: resumed is %t, want %t (%v, %v)", step, st.DidResume, resumed, serverErr, clientErr)
+		}
+		if got := s.Tickets().Stats().Results; got != want {
+			t.Errorf("%s: results %v, want %v", step, got, want)
+		}
+	}
+	f("without a ticket", false, [numTicketResults]uint64{})
+	f("with one", true, [numTicketResults]uint64{TicketAccepted: 1})
+}
+
 // Opening a ticket allocates what crypto/tls does, and nothing else.
 func TestOpenAllocates(t *testing.T) {
 	if raceEnabled {
