@@ -192,12 +192,15 @@ func ParseCipherSuite(name string) (uint16, error) {
 	return 0, fmt.Errorf("unknown cipher suite %q (want a name such as TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 or ECDHE-ECDSA-AES128-GCM-SHA256)", name)
 }
 
-// openSSLName makes OpenSSL's name of a suite of TLS 1.2 from IANA's.
+// openSSLName makes OpenSSL's name of a suite from IANA's. In TLS 1.3, whose names hold no key exchange, they are the same.
 func openSSLName(iana string) string {
+	if !strings.Contains(iana, "_WITH_") {
+		return iana
+	}
 	name := strings.TrimPrefix(iana, "TLS_")
 	name = strings.TrimPrefix(name, "RSA_WITH_") // suites without a key exchange of their own
 	for _, r := range [][2]string{
-		{"_WITH_", "-"}, {"AES_128", "AES128"}, {"AES_256", "AES256"}, {"_CBC_SHA", "_SHA"}, {"CHACHA20_POLY1305_SHA256", "CHACHA20_POLY1305"},
+		{"_WITH_", "-"}, {"AES_128", "AES128"}, {"AES_256", "AES256"}, {"RC4_128", "RC4"}, {"3DES_EDE_CBC", "DES_CBC3"}, {"_CBC_SHA", "_SHA"}, {"CHACHA20_POLY1305_SHA256", "CHACHA20_POLY1305"},
 	} {
 		name = strings.Replace(name, r[0], r[1], 1)
 	}

@@ -122,6 +122,32 @@ func TestCheckOptions(t *testing.T) {
 		"policies[1].min_version: nothing is left", "policies[2].groups[0]")
 }
 
+func TestParseCipherSuite(t *testing.T) {
+	good := func(name string, want uint16) {
+		t.Helper()
+		if got, err := ParseCipherSuite(name); err != nil || got != want {
+			t.Errorf("%s: %#x, %v, want %#x", name, got, err, want)
+		}
+	}
+	good("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)
+	good("ecdhe-rsa-aes256-gcm-sha384", tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384)
+	good("ECDHE-ECDSA-CHACHA20-POLY1305", tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256)
+	good("ECDHE-RSA-AES128-SHA", tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA)
+	bad := func(name, want string) {
+		t.Helper()
+		if id, err := ParseCipherSuite(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %#x, %v, want an error with %q", name, id, err, want)
+		}
+	}
+	bad("TLS_AES_128_GCM_SHA256", "is of TLS 1.3")
+	bad("tls_chacha20_poly1305_sha256", "is of TLS 1.3")
+	// OpenSSL's names of RSA key exchange are those of TLS 1.3 without the prefix.
+	for _, name := range []string{"AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "DES-CBC3-SHA", "RC4-SHA", "ECDHE-RSA-DES-CBC3-SHA"} {
+		bad(name, "is insecure")
+	}
+	bad("AES-128-GCM-SHA256", "unknown cipher suite")
+}
+
 // A ticket that was issued under one policy does not resume under another.
 func TestTicketsKeepToTheirPolicy(t *testing.T) {
 	s := mustLoad(t, &Options{
