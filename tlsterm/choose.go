@@ -126,7 +126,7 @@ func lower(buf *[maxServerName]byte, name string) []byte {
 }
 
 // pick returns the first certificate that the client can use. If it can use none, it
-// gets the last one, RSA where there is one, and the handshake says what is missing.
+// gets the last one, RSA most often, and the handshake says what is missing.
 func (ch *choice) pick(hello *tls.ClientHelloInfo) *tls.Certificate {
 	last := len(ch.certs) - 1
 	// SupportsCertificate allocates, so it is asked only where there is a choice.

@@ -7,7 +7,9 @@
 // By server name, in any case: exact, then a wildcard of one label, then the default,
 // which is the first certificate (with unknown_name: reject, only for a client that
 // sends no name). Several certificates for one name are chosen by what the client can
-// verify: ECDSA, then Ed25519, then RSA; file order among equals.
+// verify: ECDSA, then Ed25519, then RSA; file order among equals. Behind its own, an exact name has the certificates
+// of the wildcard that covers it, for kinds of keys that it lacks: an RSA wildcard serves the clients that
+// cannot verify the ECDSA certificate of one of its names.
 //
 // # Chains
 //

@@ -9,6 +9,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,7 +71,7 @@ type names struct {
 
 // choice is the certificates that answer to one name, the preferred key type
 // first: ECDSA, Ed25519, RSA; and in the order of the options among equals. Behind them are, likewise, those
-// that clients may refuse: revoked, or lacking the stapled answer that they demand.
+// that clients may refuse: revoked, or lacking the stapled answer that they demand. Last come those that an exact name has from its wildcard.
 type choice struct {
 	certs []*tls.Certificate
 }
@@ -323,7 +324,26 @@ func (s *Store) index(c *content) *names {
 	for ch := range n.certs.all() {
 		ch.sort(avoid)
 	}
+	n.fallBack()
 	return n
+}
+
+// fallBack puts behind the certificates of each exact name, which are sorted, those of the wildcard that covers it and whose kinds of key
+// it lacks: else an exact name of one kind would lock out the clients that the wildcard has the other kind for.
+func (n *names) fallBack() {
+	for name, ch := range n.certs.exact {
+		_, suffix, _ := strings.Cut(name, ".")
+		wild, ok := n.certs.wildcard[suffix]
+		if !ok {
+			continue
+		}
+		own := ch.certs
+		for _, cert := range wild.certs {
+			if !slices.ContainsFunc(own, func(c *tls.Certificate) bool { return keyRank(c) == keyRank(cert) }) {
+				ch.certs = append(ch.certs, cert)
+			}
+		}
+	}
 }
 
 // describe fills in infos.

@@ -197,6 +197,46 @@ func TestChoiceByKeyType(t *testing.T) {
 	f("one certificate is no choice", []Certificate{rsa}, anyCert("example.com"), "RSA 2048")
 }
 
+// An exact name falls back to its wildcard for the kinds of keys that it lacks, and for nothing else.
+func TestExactNameFallsBackToItsWildcard(t *testing.T) {
+	exact, wild, other := "exact.wild.test", "*.wild.test", "*.other.test"
+	f := func(what, serverName string, want []string, certs ...Certificate) {
+		t.Helper()
+		s := mustLoad(t, &Options{Certificates: append(certs, files(t, selfsigned.RSA, "default.test"))}, nil)
+		var got []string
+		for _, cert := range s.live.Load().lookup(serverName).certs {
+			got = append(got, cert.Leaf.DNSNames[0]+" "+keyType(cert.Leaf))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %s has %q, want %q", what, serverName, got, want)
+		}
+	}
+	ec, rsa, ed := files(t, selfsigned.ECDSA, exact), files(t, selfsigned.RSA, exact), files(t, selfsigned.Ed25519, exact)
+	wildEC, wildRSA, wildEd := files(t, selfsigned.ECDSA, wild), files(t, selfsigned.RSA, wild), files(t, selfsigned.Ed25519, wild)
+	f("a kind that it lacks", exact, []string{exact + " ECDSA P-256", wild + " RSA 2048"}, wildRSA, ec)
+	f("its own go first, whatever they are", exact, []string{exact + " RSA 2048", wild + " ECDSA P-256", wild + " Ed25519"}, rsa, wildEd, wildEC)
+	f("a kind that it has", exact, []string{exact + " RSA 2048"}, wildRSA, rsa)
+	f("all kinds", exact, []string{exact + " ECDSA P-256", exact + " Ed25519", exact + " RSA 2048"}, wildRSA, wildEC, wildEd, ed, rsa, ec)
+	f("a wildcard of other names", exact, []string{exact + " ECDSA P-256"}, files(t, selfsigned.RSA, other), ec)
+	f("the wildcard itself", "any.wild.test", []string{wild + " RSA 2048"}, wildRSA, ec)
+
+	s := mustLoad(t, &Options{Certificates: []Certificate{ec, wildRSA}}, nil)
+	g := func(client *tls.Config, want string) {
+		t.Helper()
+		state, serverErr, clientErr := connect(t, s, client)
+		if serverErr != nil || clientErr != nil {
+			t.Fatalf("server %v, client %v", serverErr, clientErr)
+		}
+		if got := keyType(state.PeerCertificates[0]); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	g(anyCert(exact), "ECDSA P-256")
+	rsaOnly := anyCert(exact)
+	rsaOnly.MaxVersion, rsaOnly.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	g(rsaOnly, "RSA 2048")
+}
+
 func TestHandshake(t *testing.T) {
 	pair := testcert.NewCA(t)
 	issued := pair.Issue(t, testcert.Request{Names: []string{"example.com"}})
