@@ -135,7 +135,7 @@ type bounds struct {
 func boundsOf(tag reflect.StructTag) bounds {
 	b := bounds{min: tag.Get("min"), max: tag.Get("max")}
 	if e := tag.Get("enum"); e != "" {
-		b.enum = strings.Split(e, "|")
+		b.enum = strings.Split(e, "|") // with "" among them, the key may also say nothing
 	}
 	return b
 }
@@ -143,7 +143,8 @@ func boundsOf(tag reflect.StructTag) bounds {
 // check returns what is wanted instead, or "" if v is within the bounds.
 func (b bounds) check(v reflect.Value, text string) string {
 	if len(b.enum) > 0 && !slices.Contains(b.enum, text) {
-		want := "one of " + strings.Join(b.enum, ", ")
+		words := slices.DeleteFunc(slices.Clone(b.enum), func(word string) bool { return word == "" })
+		want := "one of " + strings.Join(words, ", ")
 		if isNumber(text) {
 			return want // 500 is not a mistyped 502
 		}

@@ -115,6 +115,7 @@ func element(typ string) (inner, suffix string) {
 func (r *renderer) typeCell(f fieldDoc, path string) string {
 	inner, suffix := element(f.typ)
 	if e := f.tag.Get("enum"); e != "" {
+		e = strings.TrimPrefix(e, "|") // the key may be left out, as every other
 		words := "`" + strings.ReplaceAll(e, "|", "` · `") + "`"
 		if suffix == "[]" {
 			return "list of " + words
