@@ -54,7 +54,7 @@ func (v *validator) authority(path string, c *x509.Certificate) {
 	case left <= 0:
 		v.warn(path, "the authority %q expired on %s: its clients are refused", c.Subject, c.NotAfter.UTC().Format(time.DateOnly))
 	case left < authorityNotice:
-		v.warn(path, "the authority %q expires on %s, in %d days", c.Subject, c.NotAfter.UTC().Format(time.DateOnly), int(left.Hours())/24)
+		v.warn(path, "the authority %q expires on %s, %s", c.Subject, c.NotAfter.UTC().Format(time.DateOnly), tlsterm.InText(left))
 	case c.NotBefore.After(now):
 		v.warn(path, "the authority %q is valid only from %s", c.Subject, c.NotBefore.UTC().Format(time.DateOnly))
 	}

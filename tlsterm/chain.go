@@ -362,7 +362,7 @@ func (c *chain) validity(file string, now time.Time) []*Finding {
 		case cert.NotBefore.After(now):
 			note(CertNotYetValid, "%s is valid only from %s", about(cert), day(cert.NotBefore))
 		case left < expiryNotice:
-			note(CertExpiresSoon, "%s expires on %s, in %d days", about(cert), day(cert.NotAfter), int(left.Hours())/24)
+			note(CertExpiresSoon, "%s expires on %s, %s", about(cert), day(cert.NotAfter), InText(left))
 		}
 	}
 	return out

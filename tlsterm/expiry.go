@@ -1,6 +1,9 @@
 package tlsterm
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // ExpiryStage says how close a certificate is to its end.
 type ExpiryStage uint8
@@ -40,6 +43,21 @@ func expiryStage(left time.Duration) ExpiryStage {
 		return ExpiryMonth
 	}
 	return ExpiryFar
+}
+
+// InText says how long it is until something: "in 12 days", on the last day "in 5 hours".
+func InText(left time.Duration) string {
+	n, unit := int(left/oneDay), "day"
+	if n == 0 {
+		n, unit = int(left/time.Hour), "hour"
+	}
+	switch n {
+	case 0:
+		return "in less than an hour"
+	case 1:
+		return "in 1 " + unit
+	}
+	return fmt.Sprintf("in %d %ss", n, unit)
 }
 
 // ExpiryNotice is to be told to people.

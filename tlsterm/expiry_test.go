@@ -48,3 +48,21 @@ func TestExpiries(t *testing.T) {
 	e = Expiries{}
 	f(41*oneDay, "a expired", a, renewed) // after a restart
 }
+
+func TestInText(t *testing.T) {
+	f := func(left time.Duration, want string) {
+		t.Helper()
+		if got := InText(left); got != want {
+			t.Errorf("%s: %q, want %q", left, got, want)
+		}
+	}
+	f(30*oneDay-1, "in 29 days")
+	f(2*oneDay, "in 2 days")
+	f(2*oneDay-1, "in 1 day")
+	f(oneDay, "in 1 day")
+	f(oneDay-1, "in 23 hours")
+	f(2*time.Hour, "in 2 hours")
+	f(2*time.Hour-1, "in 1 hour")
+	f(time.Hour-1, "in less than an hour")
+	f(1, "in less than an hour")
+}
