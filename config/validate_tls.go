@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"tickgate/tlsterm"
@@ -17,7 +18,7 @@ func (v *validator) listenerTLS(path string, o *tlsterm.Options) {
 	v.policyNames(path+".policies", o.Policies)
 	o.Check(func(key string, err error) { v.fail(path+"."+key, "%s", err) })
 	if o.InsecureKeyLogFile != "" {
-		v.warn(path+".insecure_key_log_file", "whoever reads this file can decrypt the traffic of every client")
+		v.keyLog(path+".insecure_key_log_file", o.InsecureKeyLogFile)
 	}
 	v.listenerTickets(path+".tickets", &o.Tickets)
 	v.clientAuth(path+".client_auth", &o.ClientAuth)
@@ -27,6 +28,23 @@ func (v *validator) listenerTLS(path string, o *tlsterm.Options) {
 		}
 	}
 	v.certificates(path, o)
+}
+
+// keyLog judges where the secrets of sessions go. The file is not opened, as a check writes nothing.
+func (v *validator) keyLog(path, name string) {
+	v.warn(path, "whoever reads this file can decrypt the traffic of every client")
+	dir := filepath.Dir(name)
+	switch at, err := os.Stat(dir); {
+	case errors.Is(err, os.ErrNotExist):
+		v.fail(path, "no such folder %q", dir)
+	case err != nil:
+		v.fail(path, "cannot look at the folder %q: %s", dir, plainCause(err))
+	case !at.IsDir():
+		v.fail(path, "%q is no folder", dir)
+	}
+	if at, err := os.Stat(name); err == nil && at.IsDir() {
+		v.fail(path, "%q is a folder", name)
+	}
 }
 
 // certificates judges the certificates of a listener as the running gateway does, and the names that they answer to.
@@ -61,6 +79,45 @@ func (v *validator) certificates(path string, o *tlsterm.Options) {
 			}
 			owners[owner] = i
 		}
+	}
+	v.policyCertificates(path, o, chains)
+}
+
+// policyCertificates warns about policies for names that no certificate answers to. chains are those of the certificates.
+func (v *validator) policyCertificates(path string, o *tlsterm.Options, chains [][]*x509.Certificate) {
+	names, suffixes := map[string]bool{}, map[string]bool{}
+	for i := range o.Certificates {
+		held := o.Certificates[i].Names
+		if len(held) == 0 {
+			if len(chains[i]) == 0 {
+				return // its names are not known
+			}
+			held = chains[i][0].DNSNames
+		}
+		for _, name := range held {
+			name = strings.ToLower(name)
+			_, suffix, _ := strings.Cut(name, ".")
+			names[name], suffixes[suffix] = true, true
+		}
+	}
+	for i := range o.Policies {
+		for j, name := range o.Policies[i].Names {
+			first, suffix, _ := strings.Cut(name, ".")
+			if names[name] || names["*."+suffix] || first == "*" && suffixes[suffix] || !tlsterm.ValidName(name) {
+				continue
+			}
+			v.uncovered(fmt.Sprintf("%s.policies[%d].names[%d]", path, i, j), name, o.UnknownName, chains)
+		}
+	}
+}
+
+// uncovered warns about a policy for one of these names.
+func (v *validator) uncovered(path, name, unknownName string, chains [][]*x509.Certificate) {
+	switch {
+	case unknownName == "reject":
+		v.warn(path, "has no effect: no certificate answers to %q, so unknown_name refuses it", name)
+	case len(chains) > 0 && len(chains[0]) > 0 && !holds(chains[0][0], name):
+		v.warn(path, "no certificate answers to %q, so clients get the default one, certificates[0], and will not accept it", name)
 	}
 }
 
@@ -99,16 +156,17 @@ func (v *validator) serverName(path string, name *string, leaf *x509.Certificate
 		v.wrong(path, *name, "a server name such as example.com or *.example.com")
 		return
 	}
-	if leaf == nil {
-		return
-	}
-	probe := *name
-	if base, ok := strings.CutPrefix(probe, "*."); ok {
-		probe = "any." + base
-	}
-	if leaf.VerifyHostname(probe) != nil {
+	if leaf != nil && !holds(leaf, *name) {
 		v.warn(path, "the certificate does not hold %q (it holds %s), so clients will not accept it", *name, clip(strings.Join(leaf.DNSNames, ", ")))
 	}
+}
+
+// holds reports whether clients accept a certificate for a name.
+func holds(leaf *x509.Certificate, name string) bool {
+	if base, ok := strings.CutPrefix(name, "*."); ok {
+		name = "any." + base
+	}
+	return leaf.VerifyHostname(name) == nil
 }
 
 // pemFile reads a file of a certificate or key. Its content is never reported.
