@@ -45,7 +45,11 @@ func (g *Gateway) reportFiles(listen string, r tlsterm.FileReport) {
 	if r.Err == nil {
 		g.log.Info().Str("listen", listen).Msg("TLS files have changed and are in use")
 		for _, f := range r.Findings {
-			if e := g.log.Event(warnLevel, "tls_findings"); e != nil {
+			level := warnLevel
+			if f.Urgent {
+				level = errorLevel // as watchExpiries has it
+			}
+			if e := g.log.Event(level, "tls_findings"); e != nil {
 				e.Str("listen", listen).Str("problem", f.Problem.String()).Err(f).Msg("a certificate that changed is in use, but not as it should be")
 			}
 		}

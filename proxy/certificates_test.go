@@ -74,6 +74,40 @@ listeners:
 	f(61*day+time.Minute, `"level":"error"`, `"intermediate":true`)
 }
 
+// One that is taken over on its last day is an error, as it is where ends are watched.
+func TestChangedCertificateOnItsLastDay(t *testing.T) {
+	t.Parallel()
+	root := testcert.Root(t, "root")
+	leaf := root.Leaf(t, "leaf.example", nil)
+	entry, certFile := writeChain(t, leaf)
+	g := newGateway(t, `
+routes: [{static_response: {}}]
+listeners: [{listen: "127.0.0.1:0", acceptors: 1, tls: {watch: 10ms, certificates: [`+entry+`]}}]
+`)
+	f := func(left time.Duration, level, text string) {
+		t.Helper()
+		before := len(g.logs.String())
+		next := root.Sign(t, leaf.Cert, leaf.Key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(left) })
+		if err := os.WriteFile(certFile, next.PEM(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var line string
+		g.wait("a line", func() bool {
+			for line = range strings.Lines(g.logs.String()[before:]) {
+				if strings.Contains(line, "expires_soon") {
+					return true
+				}
+			}
+			return false
+		})
+		if !strings.Contains(line, `"level":"`+level+`"`) || !strings.Contains(line, text) {
+			t.Errorf("with %s left: %s, want level %s and %q", left, line, level, text)
+		}
+	}
+	f(5*24*time.Hour+time.Hour, "warn", "in 5 days")
+	f(3*time.Hour+time.Hour/2, "error", "in 3 hours")
+}
+
 // A certificate that changes into one which is used, but not as it should be, is warned about.
 func TestChangedCertificateIsJudged(t *testing.T) {
 	t.Parallel()

@@ -352,11 +352,14 @@ func (c *chain) judge(file string, usage x509.ExtKeyUsage) {
 // validity says which certificates of a chain are not valid at a time, or not for much longer.
 func (c *chain) validity(file string, now time.Time) []*Finding {
 	var out []*Finding
+	urgent := false
 	note := func(p CertProblem, format string, args ...any) {
-		out = append(out, &Finding{Problem: p, Key: certFileKey, File: file, Text: fmt.Sprintf(format, args...)})
+		out = append(out, &Finding{Problem: p, Key: certFileKey, File: file, Text: fmt.Sprintf(format, args...), Urgent: urgent})
 	}
 	for _, cert := range c.certs {
-		switch left := cert.NotAfter.Sub(now); {
+		left := cert.NotAfter.Sub(now)
+		urgent = expiryStage(left) >= ExpiryDay
+		switch {
 		case left <= 0:
 			note(CertExpired, "%s expired on %s and is not accepted any more", about(cert), day(cert.NotAfter))
 		case cert.NotBefore.After(now):

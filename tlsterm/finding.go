@@ -104,6 +104,8 @@ type Finding struct {
 	File string
 	// Text says what is wrong, without the file.
 	Text string
+	// Urgent is true if clients do not accept the certificate any more, or only for a day (ExpiryDay).
+	Urgent bool
 
 	cause error
 }
