@@ -85,7 +85,9 @@ func (g *Gateway) writeTicketMetrics(w io.Writer) {
 		}
 		metrics.WriteCounterUint64(w, "tickgate_tls_tickets_issued_total{"+listener+"}", st.Issued)
 		metrics.WriteGaugeUint64(w, "tickgate_tls_ticket_keys{"+listener+"}", uint64(st.Keys))
-		metrics.WriteGaugeFloat64(w, "tickgate_tls_ticket_key_age_seconds{"+listener+"}", st.KeyAge.Seconds())
+		if st.Keys > 0 {
+			metrics.WriteGaugeFloat64(w, "tickgate_tls_ticket_key_age_seconds{"+listener+"}", st.KeyAge.Seconds())
+		}
 		metrics.WriteCounterUint64(w, "tickgate_tls_ticket_key_rotations_total{"+listener+"}", st.Rotations)
 		metrics.WriteCounterUint64(w, "tickgate_tls_ticket_source_errors_total"+source, st.Errors)
 		metrics.WriteGaugeUint64(w, "tickgate_tls_ticket_source_up"+source, one(st.Up))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -120,6 +121,9 @@ func TestResumptionAcrossProcesses(t *testing.T) {
 	}
 	r.visit("8", two, false)
 	r.visit("8", two, false)
+	if keys, text := second.Metric("tickgate_tls_ticket_keys"), second.AdminGet("/metrics"); keys != 0 || strings.Contains(text, "tickgate_tls_ticket_key_age_seconds{") {
+		t.Errorf("8: %v ticket keys, want none, and no age of them:\n%s", keys, text)
+	}
 	if n := second.Metric(`tickgate_tls_handshakes_total{version="1.2",resumed="true"}`); n == 0 {
 		t.Error("no resumed handshake of TLS 1.2 was counted")
 	}

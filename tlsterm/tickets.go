@@ -290,7 +290,7 @@ type TicketStats struct {
 	Rotations uint64
 	// Errors counts looks at the source that failed.
 	Errors uint64
-	// Keys open tickets; KeyAge is the age of the one that seals.
+	// Keys open tickets; KeyAge is the age of the one that seals. Both are 0 if there are no tickets.
 	Keys   int
 	KeyAge time.Duration
 	// Up is false while the last look at the source failed.
@@ -306,6 +306,9 @@ func (t *Tickets) Stats() TicketStats {
 	st := TicketStats{
 		Source: t.opts.Source, Issued: t.counts.issued.Load(), Rotations: t.counts.rotations.Load(), Errors: t.counts.errors.Load(),
 		Keys: len(set.keys), KeyAge: max(0, now.Sub(set.active(now).made)), Up: !t.down.Load(), Fallback: t.fallback.Load(),
+	}
+	if t.opts.Source == ticketsOff {
+		st.Keys, st.KeyAge = 0, 0 // there is one, which nothing uses
 	}
 	for i := range st.Results {
 		st.Results[i] = t.counts.results[i].Load()
