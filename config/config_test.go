@@ -166,7 +166,8 @@ func TestReport(t *testing.T) {
 		{File: "a.yaml", Line: 2, Column: 9, Message: "broken", Want: "better"},
 		{File: "a.yaml", Line: 2, Column: 9, Message: "broken", Want: "better"},
 	}}
-	r.sort([]string{"a.yaml", "b.yaml"})
+	r.files = []string{"a.yaml", "b.yaml"}
+	r.sort()
 	f := func(what, got, want string) {
 		t.Helper()
 		if got != want {

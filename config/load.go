@@ -84,7 +84,8 @@ func (l *loader) parse(name string, src []byte) (*Config, *Report) {
 		v := &validator{cfg: cfg, d: d, machine: l.machine, main: name}
 		v.validate()
 	}
-	l.report.sort(l.files)
+	l.report.files = l.files
+	l.report.sort()
 	if len(l.report.Errors()) > 0 {
 		return nil, l.report
 	}

@@ -39,6 +39,7 @@ func Decode(name string, src []byte, into any, check func(wrong func(keyPath, se
 			d.problem(&node{pos: at}, keyPath, Problem{Seen: seen, Want: want})
 		})
 	}
-	l.report.sort([]string{name})
+	l.report.files = []string{name}
+	l.report.sort()
 	return l.report
 }

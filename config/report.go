@@ -117,7 +117,8 @@ type Report struct {
 	// among the problems.
 	ReadError error
 
-	at map[string]position // of the keys that stand in the files
+	at    map[string]position // of the keys that stand in the files
+	files []string            // in the order in which they were read
 }
 
 // ErrInvalid is what Err wraps: the configuration has errors.
@@ -168,11 +169,30 @@ func (e *reportError) Unwrap() []error {
 	return []error{ErrInvalid}
 }
 
+// Warn adds a warning about a key, for a caller that finds out more than validation does.
+func (r *Report) Warn(path, format string, args ...any) {
+	at := r.place(path)
+	r.Problems = append(r.Problems, Problem{
+		Severity: Warning, File: at.file, Line: at.line, Column: at.col, Path: path, Message: fmt.Sprintf(format, args...),
+	})
+	r.sort()
+}
+
+// place returns where a key path stands, or else the closest mapping around it.
+func (r *Report) place(path string) position {
+	for {
+		if at, ok := r.at[path]; ok || path == "" {
+			return at
+		}
+		path = parentPath(path)
+	}
+}
+
 // sort brings the problems into reading order: files in the order in which they
 // were read, then lines. Equal problems (an alias used twice) are kept once.
-func (r *Report) sort(files []string) {
-	rank := make(map[string]int, len(files))
-	for i, f := range files {
+func (r *Report) sort() {
+	rank := make(map[string]int, len(r.files))
+	for i, f := range r.files {
 		rank[f] = i
 	}
 	slices.SortStableFunc(r.Problems, func(a, b Problem) int {

@@ -65,19 +65,9 @@ func (v *validator) report(path string, p Problem) {
 			return
 		}
 	}
-	at := v.place(path)
+	at := v.d.report.place(path)
 	p.File, p.Line, p.Column, p.Path = at.file, at.line, at.col, path
 	v.d.report.Problems = append(v.d.report.Problems, p)
-}
-
-// place returns where a key path stands, or else the closest mapping around it.
-func (v *validator) place(path string) position {
-	for {
-		if at, ok := v.d.at[path]; ok {
-			return at
-		}
-		path = parentPath(path)
-	}
 }
 
 // isSet reports whether the files hold the key, as opposed to its default.

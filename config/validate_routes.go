@@ -47,7 +47,7 @@ func (v *validator) shadowed(path string, i int, r *Route, matched map[string]in
 	place, conditions := matchKey(r)
 	for _, key := range []string{place, place + conditions} {
 		if first, again := matched[key]; again {
-			v.warn(path, "is never reached: routes[%d] (line %d) matches the same requests", first, v.place(fmt.Sprintf("routes[%d]", first)).line)
+			v.warn(path, "is never reached: routes[%d] (line %d) matches the same requests", first, v.d.report.place(fmt.Sprintf("routes[%d]", first)).line)
 			return
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -58,7 +59,7 @@ const (
 // Negotiation is what one client and the listener agree on.
 type Negotiation struct {
 	Client ClientKind `json:"client"`
-	// Failure and Reason are set if they do not agree, and of the rest only what was settled before.
+	// Failure and Reason are set if they do not agree, and then nothing else is.
 	Failure string `json:"failure,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 
@@ -83,6 +84,19 @@ type Negotiation struct {
 	FitsWindow  bool `json:"fits_initial_window"`
 }
 
+// MarshalJSON leaves out of a failure what was not settled.
+func (n Negotiation) MarshalJSON() ([]byte, error) {
+	if n.Failure != "" {
+		return json.Marshal(struct {
+			Client  ClientKind `json:"client"`
+			Failure string     `json:"failure"`
+			Reason  string     `json:"reason"`
+		}{n.Client, n.Failure, n.Reason})
+	}
+	type plain Negotiation // without this method
+	return json.Marshal(plain(n))
+}
+
 // Simulated is what becomes of clients that ask for some server names.
 type Simulated struct {
 	// Names all lead to the same. "*" is any name that no certificate covers.
@@ -96,6 +110,20 @@ func (s Simulated) same(other Simulated) bool {
 		a.FirstFlight, b.FirstFlight = 0, 0
 		return a == b
 	})
+}
+
+// Unreachable reports whether every client that asks for one of the names is left without a connection, and not because
+// the name is refused on purpose or the time was over. One that sends no name comes to the default certificate, whatever its name is.
+func (s Simulated) Unreachable() bool {
+	for i := range s.Clients {
+		n := &s.Clients[i]
+		switch {
+		case offers[n.Client].nameless:
+		case n.Failure == "", n.Failure == UnknownName.String(), n.Failure == TimedOut.String(), n.Failure == ClientGone.String():
+			return false
+		}
+	}
+	return true
 }
 
 // maxSimulated bounds the names of one listener that handshakes are made for.
@@ -375,12 +403,42 @@ func (sim *simulation) reason(f Failure, err error) string {
 		return fmt.Sprintf("the certificate has a key of %s, which the client cannot verify", sim.unusable)
 	case f == NoSharedVersion:
 		return fmt.Sprintf("the client speaks TLS %s, the listener %s", versionRange(o.minVersion, o.maxVersion), versionRange(sim.rules.MinVersion, sim.rules.MaxVersion))
-	case f == UnknownName:
-		return "no certificate covers the name, and unknown_name is reject"
+	case f == NoSharedCipher:
+		return sim.nothingShared()
 	case f == NoSharedProtocol:
 		return fmt.Sprintf("the client offers %s, the listener %s", strings.Join(o.alpn, ", "), strings.Join(sim.rules.NextProtos, ", "))
 	}
-	return strings.TrimPrefix(err.Error(), "tls: ")
+	if text := reasons[f]; text != "" {
+		return text
+	}
+	return "the handshake fails: " + strings.TrimPrefix(err.Error(), "tls: ")
+}
+
+// reasons are sentences for the failures that need no more than that. Errors of crypto/tls hold numbers of the protocol.
+var reasons = map[Failure]string{
+	UnknownName:          "no certificate covers the name, and unknown_name is reject",
+	BadClientCertificate: "the listener wants a certificate, and accepts none that the client has",
+	ClientRejected:       "the client refuses what the listener sends",
+	ClientGone:           "the handshake was ended before it was over",
+	TimedOut:             "the handshake took too long",
+	BadRecord:            "the client cannot be understood",
+}
+
+// nothingShared says what keeps a client that could verify the certificate from agreeing on how to encrypt.
+func (sim *simulation) nothingShared() string {
+	o := &offers[sim.kind]
+	if shared := func(id tls.CurveID) bool { return slices.Contains(o.groups, id) }; !slices.ContainsFunc(sim.rules.CurvePreferences, shared) {
+		return fmt.Sprintf("the client offers the groups %s, the listener %s", groupTexts(o.groups), groupTexts(sim.rules.CurvePreferences))
+	}
+	return "the client and the listener share no cipher suite that goes with the certificate"
+}
+
+func groupTexts(ids []tls.CurveID) string {
+	words := make([]string, len(ids))
+	for i, id := range ids {
+		words[i] = groupText(id)
+	}
+	return strings.Join(words, ", ")
 }
 
 func versionRange(lowest, highest uint16) string {

@@ -93,6 +93,35 @@ func TestSimulate(t *testing.T) {
 		"TLS 1.3, X25519MLKEM768, RSA 2048", "TLS 1.3, X25519, RSA 2048", "TLS 1.3, X25519, RSA 2048", nameless)
 }
 
+// What is told about a failure is in words of the options, whatever crypto/tls says.
+func TestSimulateReasons(t *testing.T) {
+	rsa := files(t, selfsigned.RSA, "a.example")
+	f := func(o Options, want string) {
+		t.Helper()
+		o.Certificates = []Certificate{rsa}
+		all, _ := mustLoad(t, &o, nil).Simulate(t.Context())
+		n := all[0].Clients[OlderBrowser]
+		if n.Reason != want {
+			t.Errorf("%s: %q, want %q", n.Failure, n.Reason, want)
+		}
+		if !all[0].Unreachable() {
+			t.Error("a client could reach it")
+		}
+	}
+	f(Options{MaxVersion: "1.2", CipherSuites: []string{"ECDHE-ECDSA-AES128-GCM-SHA256"}}, "the client and the listener share no cipher suite that goes with the certificate")
+	f(Options{MaxVersion: "1.2", Groups: []string{"X25519MLKEM768", "SecP384r1MLKEM1024"}},
+		"the client offers the groups X25519, P-256, P-384, the listener X25519MLKEM768, SecP384r1MLKEM1024")
+	for failure, text := range reasons {
+		sim := &simulation{}
+		if got := sim.reason(failure, io.EOF); got != text || strings.ContainsAny(text, "[]0123456789") {
+			t.Errorf("%s: %q, want %q, without numbers", failure, got, text)
+		}
+	}
+	if got := (&simulation{}).reason(Other, io.EOF); got != "the handshake fails: EOF" {
+		t.Errorf("%s: %q", Other, got)
+	}
+}
+
 // What a client with a certificate would get is told where one is required, and that it is.
 func TestSimulateClientCertificate(t *testing.T) {
 	for mode, want := range map[tls.ClientAuthType]string{

@@ -27,11 +27,13 @@ func check(args []string, stdout, stderr io.Writer) error {
 		return exitCode(2)
 	}
 	cfg, report := config.Load(*path)
+	listeners := simulateTLS(cfg)
+	warnUnreachable(report, listeners)
 	write := writeChecked
 	if *format == "json" {
 		write = writeCheckedJSON
 	}
-	if err := write(stdout, report, simulateTLS(cfg)); err != nil {
+	if err := write(stdout, report, listeners); err != nil {
 		return err
 	}
 	switch {

@@ -23,6 +23,8 @@ type checkedTLS struct {
 	NamesLeftOff int `json:"names_left_off"`
 	// Error is set if the files changed under the check, so that nothing could be tried.
 	Error string `json:"error,omitempty"`
+
+	path string // of its key in the configuration
 }
 
 // simulateLimit ends the handshakes of a check, which take some milliseconds each.
@@ -38,7 +40,9 @@ func simulateTLS(cfg *config.Config) []checkedTLS {
 	all := []checkedTLS{}
 	for i := range cfg.Listeners {
 		if l := &cfg.Listeners[i]; l.TLS != nil {
-			all = append(all, simulateListener(ctx, l))
+			c := simulateListener(ctx, l)
+			c.path = fmt.Sprintf("listeners[%d].tls", i)
+			all = append(all, c)
 		}
 	}
 	return all
@@ -56,6 +60,18 @@ func simulateListener(ctx context.Context, l *config.Listener) checkedTLS {
 	c.Certificates = store.Certificates()
 	c.Names, c.NamesLeftOff = store.Simulate(ctx)
 	return c
+}
+
+// warnUnreachable warns about names by which nobody gets a connection.
+func warnUnreachable(report *config.Report, listeners []checkedTLS) {
+	for _, c := range listeners {
+		for i := range c.Names {
+			if s := &c.Names[i]; s.Unreachable() {
+				// Each may fail for a reason of its own: that of the first is shown.
+				report.Warn(c.path, "no client that asks for %s gets a connection, whatever its kind: %s", namesText(s.Names), s.Clients[0].Reason)
+			}
+		}
+	}
 }
 
 // writeTLS writes a table for each listener and group of names.
@@ -92,19 +108,23 @@ func (c *checkedTLS) write(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
-// namesShown is how many names stand above a table.
+// namesShown is how many names stand above a table, or in a warning.
 const namesShown = 6
 
-func (c *checkedTLS) writeNames(b *strings.Builder, s *tlsterm.Simulated) {
-	names := slices.Clone(s.Names)
+func namesText(all []string) string {
+	names := slices.Clone(all)
 	if i := slices.Index(names, tlsterm.AnyOtherName); i >= 0 {
 		names[i] = "any other name"
 	}
 	if len(names) > namesShown {
 		// What is last tells how far it reaches: it may be "any other name".
-		names = append(names[:namesShown-1], fmt.Sprintf("%d more", len(s.Names)-namesShown), names[len(names)-1])
+		names = append(names[:namesShown-1], fmt.Sprintf("%d more", len(all)-namesShown), names[len(names)-1])
 	}
-	fmt.Fprintf(b, "\n  %s\n", strings.Join(names, ", "))
+	return strings.Join(names, ", ")
+}
+
+func (c *checkedTLS) writeNames(b *strings.Builder, s *tlsterm.Simulated) {
+	fmt.Fprintf(b, "\n  %s\n", namesText(s.Names))
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "    client\tversion\tkey exchange\tcipher suite\tcertificate\tALPN\tresumes\tOCSP\tclient cert\tfirst flight")
 	var failed []tlsterm.Negotiation

@@ -3,9 +3,11 @@ package main
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,7 +64,7 @@ func TestCheckTLSText(t *testing.T) {
 	for _, r := range [][2]string{
 		{regexp.QuoteMeta(dir), "DIR"},
 		{`\d{4}-\d\d-\d\d`, "DATE"},
-		{`in \d days`, "in N days"},
+		{`in \d+ hours`, "in N hours"},
 		{`\d+\.\d KB`, "N KB"},
 		{"TLS_AES_128_GCM_SHA256|TLS_CHACHA20_POLY1305_SHA256", "SUITE"},
 		{`(\S) +`, "$1 "}, // which of them depends on the machine
@@ -94,7 +96,12 @@ func TestCheckTLSJSON(t *testing.T) {
 			Certificates []tlsterm.CertInfo
 			Names        []struct {
 				Names   []string
-				Clients []struct{ Client, Version, Group, Failure string }
+				Clients []struct {
+					Client, Version, Group, Failure, Reason string
+					Resumes, Retried                        *bool
+					FitsWindow                              *bool `json:"fits_initial_window"`
+					FirstFlight                             *int  `json:"first_flight_bytes"`
+				}
 			}
 			NamesLeftOff int `json:"names_left_off"`
 		}
@@ -108,8 +115,11 @@ func TestCheckTLSJSON(t *testing.T) {
 	if c := got.TLS[0].Names[0].Clients; c[0].Client != "current_browser" || c[0].Group != "X25519MLKEM768" || c[3].Version != "TLS 1.2" {
 		t.Errorf("the first listener: %+v", c)
 	}
-	if c := got.TLS[1].Names[0].Clients; c[3].Failure != "no_shared_version" {
-		t.Errorf("the second listener: %+v", c)
+	if c := got.TLS[0].Names[0].Clients[0]; c.Resumes == nil || c.Retried == nil || c.FitsWindow == nil || c.FirstFlight == nil || c.Failure != "" {
+		t.Errorf("a client that connects: %+v", c)
+	}
+	if c := got.TLS[1].Names[0].Clients[3]; c.Failure != "no_shared_version" || c.Reason == "" || c.Resumes != nil || c.Retried != nil || c.FitsWindow != nil || c.FirstFlight != nil {
+		t.Errorf("a client that does not: %+v", c)
 	}
 	if n := got.TLS[2].NamesLeftOff; n != 20 {
 		t.Errorf("%d names left off, want 20 of 52", n)
@@ -127,6 +137,45 @@ func TestCheckTLSJSON(t *testing.T) {
 	}
 	f(goodConfig, "[]")
 	f("listeners: 1\n", "")
+}
+
+// A name by which no client gets a connection is warned about, where the listener stands.
+func TestCheckWarnsOfUnreachableNames(t *testing.T) {
+	dir := t.TempDir()
+	rsa, ed := pair(t, dir, "rsa", selfsigned.RSA, "a.example", "b.example", "c.example"), pair(t, dir, "ed", selfsigned.Ed25519, "ed.example")
+	path := filepath.Join(dir, "gate.yaml")
+	text := `routes: [{static_response: {}}]
+listeners:
+- {listen: "127.0.0.1:22001", tls: {certificates: [` + rsa + "," + ed + `], policies: [{names: [b.example], groups: [SecP384r1MLKEM1024]}]}}
+- {listen: "127.0.0.1:22002", tls: {unknown_name: reject, certificates: [` + rsa + `]}}
+- {listen: "127.0.0.1:22003", tls: {certificates: [` + ed + `]}}
+`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ := try("check", "-c", path, "--format", "json")
+	var got config.Summary
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 || !got.Valid {
+		t.Fatalf("exit code %d, error %v:\n%s", code, err, out)
+	}
+	var warned []string
+	for _, p := range got.Problems {
+		if strings.Contains(p.Message, "gets a connection") {
+			warned = append(warned, fmt.Sprintf("%d %s: %s", p.Line, p.Path, p.Message))
+		}
+	}
+	want := []string{
+		"3 listeners[0].tls: no client that asks for b.example gets a connection, whatever its kind: " +
+			"the client offers the groups X25519MLKEM768, X25519, P-256, P-384, the listener SecP384r1MLKEM1024",
+		"3 listeners[0].tls: no client that asks for ed.example gets a connection, whatever its kind: the certificate has a key of Ed25519, which the client cannot verify",
+		"5 listeners[2].tls: no client that asks for ed.example, any other name gets a connection, whatever its kind: the certificate has a key of Ed25519, which the client cannot verify",
+	}
+	if !slices.Equal(warned, want) {
+		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(warned, "\n"), strings.Join(want, "\n"))
+	}
+	if n := len(got.Problems); got.Warnings != n {
+		t.Errorf("%d warnings counted of %d", got.Warnings, n)
+	}
 }
 
 // A listener whose files change under the check is told about, and the others are tried.
