@@ -56,7 +56,7 @@ func (c *clientConn) handshake() bool {
 	case c.sk.Interrupted().Has(sock.ReadExpired | sock.WriteExpired):
 		failure = tlsterm.TimedOut
 	}
-	c.gw.handshakeFailed(failure, c.ln, c.peer, c.seat.Note, err)
+	c.gw.shakeFailed(failure, c.ln, c.peer, c.seat.Note, c.shake.facts.ServerName, err)
 	c.strayRecord(err)
 	if tlsterm.PlainHTTP(err) {
 		c.end = reason.PlainOnTLS
@@ -86,8 +86,16 @@ var tlsEvents = func() (events []string) {
 	return events
 }()
 
-// handshakeFailed counts and logs a handshake that failed; note and err may be nil.
+// handshakeFailed counts and logs a handshake that failed before its client was heard; note and err may be nil.
 func (g *Gateway) handshakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPort, note any, err error) {
+	g.shakeFailed(f, ln, peer, note, "", err)
+}
+
+// errUnknownName stands for the error of crypto/tls, which says that there are no certificates at all.
+var errUnknownName = errors.New("tls: no certificate covers the server name, and unknown_name is reject")
+
+// shakeFailed counts and logs a handshake that failed. note and err may be nil; serverName is what the client asked for, "" if that is not known.
+func (g *Gateway) shakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPort, note any, serverName string, err error) {
 	g.tlsFailures[f].Add(1)
 	problem, badCert := tlsterm.ClientCertProblemOf(err)
 	if badCert {
@@ -100,7 +108,14 @@ func (g *Gateway) handshakeFailed(f tlsterm.Failure, ln *listener, peer netip.Ad
 		if n, ok := note.(*tlsNote); ok {
 			e = e.Str("ja4", n.ja4)
 		}
-		e.Stringer("reason", f).Str("client", peerText(peer)).Str("listen", ln.name).Err(clipped(err)).Msg("TLS handshake failed")
+		e = e.Stringer("reason", f).Str("client", peerText(peer)).Str("listen", ln.name)
+		if serverName != "" {
+			e = e.Str("server_name", serverName)
+		}
+		if f == tlsterm.UnknownName {
+			err = errUnknownName
+		}
+		e.Err(clipped(err)).Msg("TLS handshake failed")
 	}
 }
 

@@ -90,8 +90,10 @@ func (l *live) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	return cert, nil
 }
 
-// configFor is tls.Config.GetConfigForClient. For nil, crypto/tls goes on with the listener's own.
+// configFor is tls.Config.GetConfigForClient, which crypto/tls calls before it judges anything that the client offers. For nil, it goes on with
+// the listener's own.
 func (l *live) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	factsOf(hello).noteName(hello.ServerName)
 	n := l.Load()
 	if config, ok := n.rules.find(hello.ServerName); ok {
 		return config, nil

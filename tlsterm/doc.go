@@ -21,7 +21,7 @@
 //
 // A listener has rules (versions, cipher suites of TLS 1.2, groups, ALPN, client certificates), from a preset and what is set
 // beside it, and may have others for some names (Options.Policies). Each set of rules is one tls.Config, built at Load;
-// GetConfigForClient only picks. The rest is left to crypto/tls on purpose, as it moves with every release. In Go 1.26 a server:
+// GetConfigForClient only picks, and notes the server name (Facts). The rest is left to crypto/tls on purpose, as it moves with every release. In Go 1.26 a server:
 //
 //   - picks the highest version both sides speak;
 //   - in TLS 1.3, picks AES-GCM when this machine has AES instructions and the client puts it first, and

@@ -6,12 +6,15 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/tls"
+	"strings"
 )
 
 // Facts are what comes to light in a handshake and crypto/tls does not keep. They belong to the goroutine of the handshake.
 type Facts struct {
 	// KeyType is that of the certificate that was sent: "ecdsa", "ed25519" or "rsa"; "" if none was, as in a resumed session.
 	KeyType string
+	// ServerName is what the client asked for, as it wrote it, clipped to the length of the longest DNS name; "" before its ClientHello was read.
+	ServerName string
 }
 
 type factsKey struct{}
@@ -29,6 +32,17 @@ func factsOf(hello *tls.ClientHelloInfo) *Facts {
 	}
 	f, _ := ctx.Value(factsKey{}).(*Facts)
 	return f
+}
+
+// noteName tells what the client asks for; f may be nil.
+func (f *Facts) noteName(serverName string) {
+	if f == nil {
+		return
+	}
+	if len(serverName) > maxServerName {
+		serverName = strings.Clone(serverName[:maxServerName]) // a ClientHello has room for 64 KiB
+	}
+	f.ServerName = serverName
 }
 
 // noteCertificate tells what is sent; f may be nil.

@@ -76,6 +76,7 @@ func (s *Store) OnJA4(f func(conn net.Conn, ja4 string) error) { s.live.onJA4 = 
 
 // fingerprinted is tls.Config.GetConfigForClient with the option ja4.
 func (l *live) fingerprinted(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	factsOf(hello).noteName(hello.ServerName) // for a client that is refused, too
 	if l.onJA4 != nil {
 		if err := l.onJA4(hello.Conn, JA4(hello)); err != nil {
 			return nil, err

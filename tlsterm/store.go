@@ -128,9 +128,7 @@ func Load(o *Options, prev *Store) (*Store, error) {
 			s.rules.add(name, c)
 		}
 	}
-	if len(s.policies) > 0 || s.auths[0] != nil {
-		s.config.GetConfigForClient = s.live.configFor
-	}
+	s.config.GetConfigForClient = s.live.configFor
 	if s.opts.JA4 {
 		s.config.GetConfigForClient = s.live.fingerprinted
 	}
