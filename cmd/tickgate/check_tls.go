@@ -68,7 +68,7 @@ func warnUnreachable(report *config.Report, listeners []checkedTLS) {
 		for i := range c.Names {
 			if s := &c.Names[i]; s.Unreachable() {
 				// Each may fail for a reason of its own: that of the first is shown.
-				report.Warn(c.path, "no client that asks for %s gets a connection, whatever its kind: %s", namesText(s.Names), s.Clients[0].Reason)
+				report.Warn(c.path, "no client, whatever its kind, gets a connection by asking for %s: %s", namesText(s.Names), s.Clients[0].Reason)
 			}
 		}
 	}

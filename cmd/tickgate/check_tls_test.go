@@ -165,10 +165,10 @@ listeners:
 		}
 	}
 	want := []string{
-		"3 listeners[0].tls: no client that asks for b.example gets a connection, whatever its kind: " +
+		"3 listeners[0].tls: no client, whatever its kind, gets a connection by asking for b.example: " +
 			"the client offers the groups X25519MLKEM768, X25519, P-256, P-384, the listener SecP384r1MLKEM1024",
-		"3 listeners[0].tls: no client that asks for ed.example gets a connection, whatever its kind: the certificate has a key of Ed25519, which the client cannot verify",
-		"5 listeners[2].tls: no client that asks for ed.example, any other name gets a connection, whatever its kind: the certificate has a key of Ed25519, which the client cannot verify",
+		"3 listeners[0].tls: no client, whatever its kind, gets a connection by asking for ed.example: the certificate has a key of Ed25519, which the client cannot verify",
+		"5 listeners[2].tls: no client, whatever its kind, gets a connection by asking for ed.example, any other name: the certificate has a key of Ed25519, which the client cannot verify",
 	}
 	if !slices.Equal(warned, want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(warned, "\n"), strings.Join(want, "\n"))
