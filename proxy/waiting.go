@@ -264,7 +264,7 @@ func (g *Gateway) hasBegun(p *park.Conn) bool {
 	if !readable(p.FD) {
 		return false
 	}
-	return p.Phase != park.Fresh || g.listener(p.Owner).tls.Load() == nil || helloComplete(p.FD)
+	return p.Phase != park.Fresh || g.listener(p.Owner).tls.Load() == nil || helloWhole(p.FD)
 }
 
 // whyClosed says why a waiting connection is ended by the gateway.

@@ -44,23 +44,40 @@ const recordHeader = 5
 // handshake need not wait for the rest of a ClientHello that comes in drops. If not, it
 // has the kernel tell when there is enough (SO_RCVLOWAT), be it the header first.
 func helloComplete(fd int) bool {
-	var head [recordHeader]byte
-	n, _, err := unix.Recvfrom(fd, head[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	if err != nil || n == 0 {
+	n, want := firstRecord(fd)
+	if n == 0 {
 		return true // an end, which the handshake will find
-	}
-	want := recordHeader
-	if n == recordHeader {
-		want += int(head[3])<<8 | int(head[4])
-	}
-	if head[0] != recordTypeHandshake || want > maxRecord {
-		want = 1 // no TLS: the handshake says so
 	}
 	if moreHelloToCome(fd, n, want) && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, want) == nil {
 		return false
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1) // what reads from now on wants any byte
 	return true
+}
+
+// firstRecord peeks at the first record that waits at a connection: n bytes of its header were looked at, and want are needed for
+// all of it, or for its header if that is not whole. want is 1 if it is no TLS: the handshake says so.
+func firstRecord(fd int) (n, want int) {
+	var head [recordHeader]byte
+	n, _, err := unix.Recvfrom(fd, head[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	if err != nil || n <= 0 {
+		return 0, 0
+	}
+	want = recordHeader
+	if n == recordHeader {
+		want += int(head[3])<<8 | int(head[4])
+	}
+	if head[0] != recordTypeHandshake || want > maxRecord {
+		want = 1
+	}
+	return n, want
+}
+
+// helloWhole is helloComplete that changes nothing, and takes the kernel's word.
+func helloWhole(fd int) bool {
+	n, want := firstRecord(fd)
+	have, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	return n > 0 && err == nil && have >= want && (n == recordHeader || want == 1)
 }
 
 // moreHelloToCome reports whether fewer than want bytes are there, of which peeked were

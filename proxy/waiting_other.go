@@ -12,4 +12,5 @@ func hungUp(int) bool                { return false }
 func hangUp(int)                     {}
 func sendLast(int, []byte)           {}
 func helloComplete(int) bool         { return true }
+func helloWhole(int) bool            { return true }
 func throwAway(int, int) (int, bool) { return 0, false }
