@@ -26,6 +26,7 @@ func (c *clientConn) noteIdentity() {
 	if id == nil {
 		return
 	}
+	tlsterm.TrimClient(c.tls)
 	c.gw.clientsVerified.Add(1)
 	note := &tlsNote{identity: id, client: &accesslog.TLSClient{
 		Subject: id.Subject, Issuer: id.Issuer, SAN: id.SAN, SPIFFE: id.SPIFFE, Fingerprint: id.Fingerprint, Serial: id.Serial,

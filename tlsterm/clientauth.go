@@ -196,17 +196,25 @@ var numbers atomic.Uint64
 // epoch changes with the options and with the files.
 func (a *clientAuth) epoch(t *clientTrust) uint64 { return a.made<<32 | t.made&(1<<32-1) }
 
-// stands judges the client of an open connection again, if what it is judged by has changed since.
+// stands judges the client of an open connection again, if what it is judged by has changed since. The error names the client, even if
+// a certificate above its own is at fault.
 func (a *clientAuth) stands(id *Identity) error {
 	now := a.epoch(a.trust.Load())
 	if id.judged.Load() == now {
 		return nil
 	}
-	if err := a.judgeAny(id.chains); err != nil {
-		return err
+	var first error
+	for i := range id.chains {
+		p, _, ok := a.judge(&id.chains[i])
+		if ok {
+			id.judged.Store(now)
+			return nil
+		}
+		if first == nil {
+			first = &ClientCertError{Problem: p, Subject: id.Subject, Issuer: id.Issuer, Serial: id.Serial}
+		}
 	}
-	id.judged.Store(now)
-	return nil
+	return first
 }
 
 // configure makes conf ask for certificates as the options say. Which authorities it names and trusts is for applyTrust.
@@ -235,44 +243,46 @@ func (a *clientAuth) verify(st tls.ConnectionState) error {
 func (a *clientAuth) judgeAny(chains [][]*x509.Certificate) error {
 	var first error
 	for _, chain := range chains {
-		err := a.judge(chain)
-		if err == nil {
+		proven := prove(chain)
+		p, at, ok := a.judge(&proven)
+		if ok {
 			return nil
 		}
 		if first == nil {
-			first = err
+			first = clientCertError(p, chain[at])
 		}
 	}
 	return first
 }
 
-// judge looks at one chain that was verified at some time: the leaf first, the root last.
-func (a *clientAuth) judge(chain []*x509.Certificate) error {
+// judge looks at one chain that was verified at some time. If it does not stand, at is the index of the certificate at fault, the leaf's being 0.
+func (a *clientAuth) judge(chain *provenChain) (p ClientCertProblem, at int, ok bool) {
 	t := a.trust.Load()
-	if root := chain[len(chain)-1]; !t.anchors[string(root.Raw)] { // does not allocate
-		return clientCertError(ClientCertUntrusted, chain[0])
+	if !t.anchors[chain.root] {
+		return ClientCertUntrusted, 0, false
 	}
 	now := a.now()
-	for _, c := range chain {
-		if now.After(c.NotAfter) {
-			return clientCertError(ClientCertExpired, c)
-		}
-		if now.Before(c.NotBefore) {
-			return clientCertError(ClientCertNotYetValid, c)
+	for i := range chain.certs {
+		if p, ok := chain.certs[i].valid.at(now); !ok {
+			return p, i, false
 		}
 	}
-	if len(chain)-2 > a.opts.Depth {
-		return clientCertError(ClientCertTooDeep, chain[0])
+	if p, ok := chain.valid.at(now); !ok {
+		return p, len(chain.certs), false
+	}
+	if len(chain.certs)-1 > a.opts.Depth {
+		return ClientCertTooDeep, 0, false
 	}
 	if len(t.lists) == 0 && !a.opts.CRLRequired {
-		return nil
+		return 0, 0, true
 	}
-	for i, c := range chain[:len(chain)-1] {
-		if p, ok := a.standing(t, issuedID{idOfIssuer(chain[i+1]), serialOf(c.SerialNumber)}, c.IsCA, now); !ok {
-			return clientCertError(p, c)
+	for i := range chain.certs {
+		c := &chain.certs[i]
+		if p, ok := a.standing(t, c.id, c.isCA, now); !ok {
+			return p, i, false
 		}
 	}
-	return nil
+	return 0, 0, true
 }
 
 // standing looks one certificate up in the revocation lists.
@@ -299,12 +309,13 @@ func (a *clientAuth) note(st *tls.ConnectionState) []byte {
 		return nil
 	}
 	for _, chain := range st.VerifiedChains {
-		if a.judge(chain) != nil {
+		proven := prove(chain)
+		if _, _, ok := a.judge(&proven); !ok {
 			continue
 		}
 		out := bytes.Clone(sessionMark)
-		for i, c := range chain[:len(chain)-1] {
-			out = issuedID{idOfIssuer(chain[i+1]), serialOf(c.SerialNumber)}.append(out)
+		for i := range proven.certs {
+			out = proven.certs[i].id.append(out)
 		}
 		return out
 	}

@@ -18,7 +18,7 @@ import (
 // clientTrust is what client certificates are judged by: the files of ClientAuthOptions at one time. It is never changed.
 type clientTrust struct {
 	pool    *x509.CertPool
-	anchors map[string]bool // by DER
+	anchors map[anchorID]bool
 	lists   map[issuerID]*revocations
 	infos   []CRLInfo
 	cas     []*x509.Certificate
@@ -153,7 +153,7 @@ func readTrust(o *ClientAuthOptions, prev []*clientTrust, readFile func(string) 
 	if bad {
 		return nil
 	}
-	t := &clientTrust{made: numbers.Add(1), sum: trustSum(o, contents), anchors: map[string]bool{}, lists: map[issuerID]*revocations{}, pool: x509.NewCertPool()}
+	t := &clientTrust{made: numbers.Add(1), sum: trustSum(o, contents), anchors: map[anchorID]bool{}, lists: map[issuerID]*revocations{}, pool: x509.NewCertPool()}
 	if i := slices.IndexFunc(prev, func(p *clientTrust) bool { return p != nil && p.sum == t.sum }); i >= 0 {
 		return prev[i]
 	}
@@ -189,7 +189,7 @@ func (t *clientTrust) addAuthorities(file string, data []byte) error {
 	}
 	for _, c := range certs {
 		t.pool.AddCert(c)
-		t.anchors[string(c.Raw)] = true
+		t.anchors[anchorOf(c)] = true
 	}
 	t.cas = certs
 	return nil

@@ -36,24 +36,27 @@ type Identity struct {
 	// Serial is the serial number in lower-case hexadecimal.
 	Serial   string
 	NotAfter time.Time
-	// DER is the certificate itself. It is the connection's own memory, and must not be changed.
+	// DER is the certificate itself. It must not be changed.
 	DER []byte
 	// Hash tells identities apart as limits count them: by SPIFFE ID where there is one, which outlives the certificate, else by
 	// issuer and subject, else by fingerprint.
 	Hash uint64
 
-	chains [][]*x509.Certificate // that were verified; the connection's own memory, too
-	judged atomic.Uint64         // clientAuth.epoch of the last look at them
+	chains []provenChain // that were verified
+	judged atomic.Uint64 // clientAuth.epoch of the last look at them
 }
 
 // IdentityOf returns who the client of a finished handshake is, or nil if it showed no
-// certificate or none was asked for.
+// certificate or none was asked for. It keeps nothing of st in memory (see TrimClient).
 func IdentityOf(st *tls.ConnectionState) *Identity {
 	if len(st.VerifiedChains) == 0 || len(st.PeerCertificates) == 0 {
 		return nil
 	}
 	id := newIdentity(st.PeerCertificates[0])
-	id.chains = st.VerifiedChains
+	id.chains = make([]provenChain, len(st.VerifiedChains))
+	for i, chain := range st.VerifiedChains {
+		id.chains[i] = prove(chain)
+	}
 	return id
 }
 
@@ -62,7 +65,8 @@ func newIdentity(leaf *x509.Certificate) *Identity {
 	id := &Identity{
 		Subject: distinguishedName(leaf.RawSubject), Issuer: distinguishedName(leaf.RawIssuer),
 		SPIFFE: spiffeID(leaf), Fingerprint: hex.EncodeToString(sum[:]), Serial: leaf.SerialNumber.Text(16),
-		NotAfter: leaf.NotAfter, DER: leaf.Raw,
+		NotAfter: leaf.NotAfter,
+		DER:      bytes.Clone(leaf.Raw), // which is a part of the whole message, or of the ticket, with all certificates in it
 	}
 	var san []byte
 	note := func(kind, name string) string {

@@ -1,6 +1,7 @@
 package tlsterm
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -112,7 +113,7 @@ func TestIdentity(t *testing.T) {
 	f("SPIFFE", id.SPIFFE, "")
 	f("serial", id.Serial, leaf.SerialNumber.Text(16))
 	f("name", id.Name(), id.Subject)
-	if len(id.Fingerprint) != 64 || len(id.IP) != 2 || !id.NotAfter.Equal(leaf.NotAfter) || &id.DER[0] != &leaf.Raw[0] {
+	if len(id.Fingerprint) != 64 || len(id.IP) != 2 || !id.NotAfter.Equal(leaf.NotAfter) || !bytes.Equal(id.DER, leaf.Raw) {
 		t.Errorf("%+v", id)
 	}
 	if IdentityOf(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}) != nil {

@@ -17,7 +17,7 @@ type seat struct{ net.Conn }
 // given length, and has nobody on its seat.
 func idle(t testing.TB, server, client *tls.Config, request int) *tls.Conn {
 	t.Helper()
-	ours, theirs := net.Pipe()
+	ours, theirs := newWires() // not net.Pipe, on which a client that writes and a server that sends a ticket wait for each other
 	at := &seat{ours}
 	sc, cc := tls.Server(at, server), tls.Client(theirs, client)
 	done := make(chan error, 1)
@@ -37,7 +37,6 @@ func idle(t testing.TB, server, client *tls.Config, request int) *tls.Conn {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	_, _ = ours.Close(), theirs.Close()
 	at.Conn = nil
 	return sc
 }
