@@ -95,7 +95,7 @@ func (c *clientConn) beginShake(v *visit) {
 	c.secure(conf)
 	s := &shake{Conn: c.sk, c: c, awake: make(chan wakeUp, 1), begun: v.came}
 	s.pass = gate.NewPass(s.giveWay)
-	letOthersGo(gate.Crowded())
+	letOthersGo(gate.Pressed())
 	s.gated = c.gw.clock() - s.begun
 	c.shake = s
 	c.shaking.Store(true)
@@ -103,18 +103,18 @@ func (c *clientConn) beginShake(v *visit) {
 }
 
 // letOthersGo leaves the processor to others before a handshake computes: Go runs next what was readied last, so that handshakes that follow each
-// other would keep a processor for up to 10 ms. While they queue, that is not enough. Go looks after its poller, where requests wait for their
+// other would keep a processor for up to 10 ms. While many queue, that is not enough. Go looks after its poller, where requests wait for their
 // backends, when a processor has nothing to run, or every 10 ms; so it is given a moment without. (In a flood on one processor, requests over
 // kept connections took 8 ms with a yield alone.)
-func letOthersGo(crowded bool) {
-	if crowded {
-		time.Sleep(crowdedPause)
+func letOthersGo(pressed bool) {
+	if pressed {
+		time.Sleep(shakePause)
 		return
 	}
 	runtime.Gosched()
 }
 
-const crowdedPause = 50 * time.Microsecond
+const shakePause = 50 * time.Microsecond
 
 // joinShake begins the handshake of a connection without a lot, whose client has sent nothing yet.
 func (c *clientConn) joinShake() {
