@@ -38,6 +38,10 @@
 // handshakes look up (live) is replaced as a whole by one pointer; what cannot be read, or does not go together, leaves it alone. A tls.Config refers
 // to that pointer and never to certificates, so that connections keep no old ones in memory.
 //
+// Certificates from elsewhere than files, as from an ACME issuer, have their place there: who obtains one makes a loadedCert of it and has Store.publish
+// put it beside the others; the answer to a TLS-ALPN-01 challenge (RFC 8737) is a set of rules of its own, which live.configFor picks by the
+// protocol that the client offers. Until then, any ACME client that writes files will do, as they are followed.
+//
 // # Sessions
 //
 // Clients resume by tickets (TLS 1.2 and 1.3). A ticket is the name of a key (16 bytes), then the session as crypto/tls seals
