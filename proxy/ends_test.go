@@ -29,7 +29,7 @@ func TestUnreadResponsesEnd(t *testing.T) {
 		_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the sooner it is full
 		go func() {
 			_ = c.TrySend(strings.Repeat(get("/"), 1000)) // fills most of the buffers at once
-			for c.TrySend(strings.Repeat(get("/"), 50)) == nil {
+			for c.TrySend(strings.Repeat(get("/"), 200)) == nil {
 				continue
 			}
 		}()
