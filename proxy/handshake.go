@@ -56,7 +56,7 @@ func (c *clientConn) handshake() bool {
 	case c.sk.Interrupted().Has(sock.ReadExpired | sock.WriteExpired):
 		failure = tlsterm.TimedOut
 	}
-	c.gw.shakeFailed(failure, c.ln, c.peer, c.seat.Note, c.shake.facts.ServerName, err)
+	c.gw.handshakeFailed(failure, failedClient{c.ln, c.peer, c.seat.Note, c.shake.facts.ServerName}, err)
 	c.strayRecord(err)
 	if tlsterm.PlainHTTP(err) {
 		c.end = reason.PlainOnTLS
@@ -86,16 +86,19 @@ var tlsEvents = func() (events []string) {
 	return events
 }()
 
-// handshakeFailed counts and logs a handshake that failed before its client was heard; note and err may be nil.
-func (g *Gateway) handshakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPort, note any, err error) {
-	g.shakeFailed(f, ln, peer, note, "", err)
-}
-
 // errUnknownName stands for the error of crypto/tls, which says that there are no certificates at all.
 var errUnknownName = errors.New("tls: no certificate covers the server name, and unknown_name is reject")
 
-// shakeFailed counts and logs a handshake that failed. note and err may be nil; serverName is what the client asked for, "" if that is not known.
-func (g *Gateway) shakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPort, note any, serverName string, err error) {
+// failedClient is whose handshake failed.
+type failedClient struct {
+	ln   *listener
+	peer netip.AddrPort
+	note any    // of its seat, or nil
+	name string // what it asked for, "" if that is not known
+}
+
+// handshakeFailed counts and logs a handshake that failed; err may be nil.
+func (g *Gateway) handshakeFailed(f tlsterm.Failure, c failedClient, err error) {
 	g.tlsFailures[f].Add(1)
 	problem, badCert := tlsterm.ClientCertProblemOf(err)
 	if badCert {
@@ -105,12 +108,12 @@ func (g *Gateway) shakeFailed(f tlsterm.Failure, ln *listener, peer netip.AddrPo
 		if badCert {
 			e.Stringer("certificate", problem)
 		}
-		if n, ok := note.(*tlsNote); ok {
+		if n, ok := c.note.(*tlsNote); ok {
 			e = e.Str("ja4", n.ja4)
 		}
-		e = e.Stringer("reason", f).Str("client", peerText(peer)).Str("listen", ln.name)
-		if serverName != "" {
-			e = e.Str("server_name", serverName)
+		e = e.Stringer("reason", f).Str("client", peerText(c.peer)).Str("listen", c.ln.name)
+		if c.name != "" {
+			e = e.Str("server_name", c.name)
 		}
 		if f == tlsterm.UnknownName {
 			err = errUnknownName

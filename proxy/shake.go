@@ -55,7 +55,7 @@ func (g *Gateway) refuseHandshake(p park.Conn, why tlsterm.Failure) {
 	if why != tlsterm.ClientGone {
 		sendLast(p.FD, internalError)
 	}
-	g.handshakeFailed(why, g.listener(p.Owner), p.Peer, nil, nil)
+	g.handshakeFailed(why, failedClient{ln: g.listener(p.Owner), peer: p.Peer}, nil)
 	g.closeParked(p, reason.TLSFailed)
 }
 

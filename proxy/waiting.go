@@ -278,7 +278,7 @@ func (g *Gateway) whyClosed(p *park.Conn, why park.Why) reason.Reason {
 		return reason.KilledByUser
 	}
 	if p.Phase == park.Fresh && g.listener(p.Owner).tls.Load() != nil {
-		g.handshakeFailed(tlsterm.TimedOut, g.listener(p.Owner), p.Peer, nil, nil)
+		g.handshakeFailed(tlsterm.TimedOut, failedClient{ln: g.listener(p.Owner), peer: p.Peer}, nil)
 		return reason.TLSFailed
 	}
 	limit := g.snap.Load().cfg.Limits.MaxConnAge
