@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,10 +26,10 @@ func TestUnreadResponsesEnd(t *testing.T) {
 		be := testkit.NewRecorder(t, func(*testkit.Request) []byte { return testkit.OK(strings.Repeat("x", size)) })
 		g := newGateway(t, "timeouts: {write: 200ms, idle: 5s, head: 1s}\n"+toBackend(be.Addr())+
 			"\nlisteners: [{listen: \""+firstListener+"\", acceptors: 1, tcp_user_timeout: 0s}]\n")
+		smallSendBuffers(t, g) // else megabytes of responses go into each, which takes a busy machine minutes
 		c := g.dial()
-		_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the sooner it is full
+		_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 		go func() {
-			_ = c.TrySend(strings.Repeat(get("/"), 1000)) // fills most of the buffers at once
 			for c.TrySend(strings.Repeat(get("/"), 200)) == nil {
 				continue
 			}
@@ -39,9 +40,25 @@ func TestUnreadResponsesEnd(t *testing.T) {
 			return g.metric("tickgate_connection_ends_total{", `"client_stall"`)+g.metric("tickgate_connection_ends_total{", `"head_timeout"`) == 1
 		})
 	}
-	f(3000) // held as the smallest are, and a few megabytes of buffers are sooner full
+	f(3000) // held as the smallest are
 	f(8000)
 	f(12_000)
+}
+
+// smallSendBuffers gives a few kilobytes to each socket that the first listener accepts from now on.
+func smallSendBuffers(t *testing.T, g *testGateway) {
+	t.Helper()
+	g.reloadMu.Lock()
+	defer g.reloadMu.Unlock()
+	for _, s := range g.listeners[firstListener].sockets {
+		raw, err := s.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if outer := raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 8<<10) }); outer != nil || err != nil {
+			t.Fatal(outer, err)
+		}
+	}
 }
 
 // TestEarlyResponseCutDuringUpload has the backend at fault while the client still
