@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"tickgate/internal/testkit"
 	"tickgate/proxy/park"
 )
 
@@ -58,7 +59,7 @@ func (w *testCrew) ends(n int) {
 // expect waits for the visits that have begun, in any order if they began at once.
 func (w *testCrew) expect(what string, running, idle, waiting int, ids ...uint64) {
 	w.t.Helper()
-	waitFor(w.t, what, func() bool {
+	testkit.WaitUntil(w.t, what, func() bool {
 		w.mu.Lock()
 		n := len(w.served)
 		w.mu.Unlock()
@@ -115,12 +116,12 @@ func TestCrewQueue(t *testing.T) {
 		want = append(want, next, next+1)
 		next += 2
 	}
-	waitFor(t, "visits", func() bool { return int(w.waiting.Load()) == queued/2 })
+	testkit.WaitUntil(t, "visits", func() bool { return int(w.waiting.Load()) == queued/2 })
 	if got := w.told(); !slices.Equal(got, []bool{true}) {
 		t.Errorf("scarce was told %v, want true once", got)
 	}
 	w.ends(queued / 2)
-	waitFor(t, "an empty queue", func() bool { return w.waiting.Load() == 0 })
+	testkit.WaitUntil(t, "an empty queue", func() bool { return w.waiting.Load() == 0 })
 	w.ends(2)
 	w.expect("all", 2, 2, 0, want...)
 	if got := w.told(); !slices.Equal(got, []bool{true, false}) {
@@ -216,7 +217,7 @@ func TestCrewTrimsQueue(t *testing.T) {
 
 func (w *testCrew) expectIdle(n int) {
 	w.t.Helper()
-	waitFor(w.t, "idle workers", func() bool { r, i := w.size(); return r == n && i == n })
+	testkit.WaitUntil(w.t, "idle workers", func() bool { r, i := w.size(); return r == n && i == n })
 }
 
 // TestCrewStop ends idle workers at once, busy ones after their visit, and leaves nobody
@@ -297,7 +298,7 @@ func TestCrewStorm(t *testing.T) {
 	}
 	w.mu.Unlock()
 	w.stop()
-	waitFor(t, "end of the workers", func() bool { r, _ := w.size(); return r == 0 })
+	testkit.WaitUntil(t, "end of the workers", func() bool { r, _ := w.size(); return r == 0 })
 }
 
 // TestLend lets one more work for each that only waits.

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"tickgate/config"
 	"tickgate/internal/admin"
@@ -139,7 +138,7 @@ func request(method, path string, fields ...string) string {
 // wait asks again and again until holds.
 func (g *testGateway) wait(what string, holds func() bool) {
 	g.t.Helper()
-	waitFor(g.t, what, holds)
+	testkit.WaitUntil(g.t, what, holds)
 }
 
 // runner runs a subtest.
@@ -162,19 +161,6 @@ func atOnce(t *testing.T, all func(run runner)) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	all(func(name string, f func(t *testing.T)) { group.Go(func() { t.Run(name, f) }) })
-}
-
-func waitFor(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(testkit.Patience)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s within %v", what, testkit.Patience)
-		}
-		<-tick.C
-	}
 }
 
 // text is all metrics.

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tickgate/internal/testkit"
 )
 
 const testPatience = 30 * time.Second
@@ -32,20 +34,6 @@ func within[T any](t testing.TB, what string, ch <-chan T) (v T) {
 		t.Fatalf("%s: nothing within %v", what, testPatience)
 	}
 	return v
-}
-
-// until asks again and again until holds.
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(testPatience)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s within %v", what, testPatience)
-		}
-		<-tick.C
-	}
 }
 
 // tcpFD returns a non-blocking descriptor of a TCP connection, and its other end.
@@ -95,7 +83,7 @@ func makeWait(t *testing.T, c *Conn, peer io.Writer) {
 		_, err := io.ReadFull(c, make([]byte, 4))
 		done <- err
 	}()
-	until(t, "wait", c.Waited)
+	testkit.WaitUntil(t, "wait", c.Waited)
 	io.WriteString(peer, "wake")
 	if err := within(t, "read", done); err != nil {
 		t.Fatalf("read that waits: %v", err)
@@ -148,7 +136,7 @@ func TestFDNeedsNoPoller(t *testing.T) {
 	c.OnWait(func() { t.Error("OnWait, without a wait") })
 	for range 3 {
 		io.WriteString(peer, "request")
-		until(t, "request", c.Readable)
+		testkit.WaitUntil(t, "request", c.Readable)
 		mustRead(t, c, "request")
 		c.Hold(HoldRef)
 		c.Write([]byte("response"))
@@ -207,7 +195,7 @@ func TestFDRoundtripStale(t *testing.T) {
 		t.Helper()
 		bothWays(t, func(t *testing.T, c *Conn, peer *net.TCPConn) {
 			spoil(peer)
-			until(t, "end or bytes", func() bool { return c.poll(unix.POLLIN) != 0 })
+			testkit.WaitUntil(t, "end or bytes", func() bool { return c.poll(unix.POLLIN) != 0 })
 			if n, wrote, err := c.Roundtrip([]byte("request"), make([]byte, 8)); n != 0 || wrote || !errors.Is(err, ErrStale) {
 				t.Fatalf("Roundtrip: %d, wrote %v, %v; want ErrStale", n, wrote, err)
 			}
@@ -279,7 +267,7 @@ func TestFDReadDeadline(t *testing.T) {
 		c.Write([]byte("x"))
 		mustRead(t, peer, "x")
 		io.WriteString(peer, "y")
-		until(t, "byte", c.Readable)
+		testkit.WaitUntil(t, "byte", c.Readable)
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("read after the deadline: %v", err)
 		}
@@ -334,7 +322,7 @@ func TestFDInterrupted(t *testing.T) {
 		bothWays(t, func(t *testing.T, c *Conn, peer *net.TCPConn) {
 			c.Interrupt(Cancelled)
 			io.WriteString(peer, "x")
-			until(t, "byte", c.Readable)
+			testkit.WaitUntil(t, "byte", c.Readable)
 			_, err := c.Read(make([]byte, 1))
 			ended(t, err)
 			_, err = c.Write([]byte("y"))
@@ -355,7 +343,7 @@ func TestFDInterrupted(t *testing.T) {
 			_, err := c.Read(make([]byte, 1))
 			done <- err
 		}()
-		until(t, "wait", c.Waited)
+		testkit.WaitUntil(t, "wait", c.Waited)
 		c.Interrupt(Cancelled)
 		ended(t, within(t, "interrupted read", done))
 		c.Resume(Cancelled)
@@ -408,7 +396,7 @@ func TestFDYield(t *testing.T) {
 			_, err := c.Read(make([]byte, 1))
 			done <- err
 		}()
-		until(t, "wait", c.Waited)
+		testkit.WaitUntil(t, "wait", c.Waited)
 		c.sw.Urge(true)
 		if err := within(t, "urged read", done); !errors.Is(err, os.ErrDeadlineExceeded) || c.Interrupted() != ReadExpired {
 			t.Fatalf("urged read: %v, cause %v", err, c.Interrupted())
@@ -438,7 +426,7 @@ func awaitSweeps(t *testing.T, sw *Sweeper, n int) {
 	t.Helper()
 	for range n + 1 {
 		last := sw.now.Load()
-		until(t, "sweep", func() bool { return sw.now.Load() != last })
+		testkit.WaitUntil(t, "sweep", func() bool { return sw.now.Load() != last })
 	}
 }
 
@@ -611,7 +599,7 @@ func TestOnWait(t *testing.T) {
 			}
 		})
 		io.WriteString(peer, "a")
-		until(t, "wait", c.Waited)
+		testkit.WaitUntil(t, "wait", c.Waited)
 		if n, err := io.CopyN(io.Discard, peer, int64(len(payload))); err != nil {
 			t.Fatalf("peer got %d: %v", n, err)
 		}
@@ -818,7 +806,7 @@ func TestFDCloseEndsWaits(t *testing.T) {
 			_, err := c.Read(make([]byte, 1))
 			done <- err
 		}()
-		until(t, "wait", c.Waited)
+		testkit.WaitUntil(t, "wait", c.Waited)
 		for range 2 {
 			if err := end(c); err != nil {
 				t.Error(err)

@@ -224,15 +224,7 @@ func (g *Gateway) WaitReady() {
 // WaitUntil asks again and again until holds.
 func (g *Gateway) WaitUntil(what string, holds func() bool) {
 	g.t.Helper()
-	deadline := time.Now().Add(Patience)
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	for !holds() {
-		if time.Now().After(deadline) {
-			g.t.Fatalf("gateway: no %s within %v", what, Patience)
-		}
-		<-ticker.C
-	}
+	WaitUntil(g.t, what, holds)
 }
 
 // WaitExit waits for the end of the process and returns its exit code, -1 if a

@@ -103,22 +103,6 @@ func wantSilence(t *testing.T, c *testkit.Client) {
 	}
 }
 
-// until waits for a condition that another goroutine brings about.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(testkit.Patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("no %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
 func TestPassesEverythingOn(t *testing.T) {
 	p := proxied(t, echo(t), Options{})
 	c := testkit.Dial(t, p.Addr())
@@ -130,7 +114,7 @@ func TestPassesEverythingOn(t *testing.T) {
 	if got := c.Rest(); got != text {
 		t.Errorf("got %d bytes, want %d", len(got), len(text))
 	}
-	until(t, "end of the connection", func() bool { return p.Counts().Open == 0 })
+	testkit.WaitUntil(t, "end of the connection", func() bool { return p.Counts().Open == 0 })
 	if n := p.Counts(); n.Accepted != 1 || n.ToTarget != int64(len(text)) || n.ToClient != int64(len(text)) {
 		t.Errorf("%+v", n)
 	}
@@ -302,7 +286,7 @@ func TestResets(t *testing.T) {
 	if answered < 8 || answered > 32 {
 		t.Errorf("%d of 40 were answered, want about a half", answered)
 	}
-	until(t, "count of the others", func() bool { return p.Counts().Reset-was >= int64(40-answered) })
+	testkit.WaitUntil(t, "count of the others", func() bool { return p.Counts().Reset-was >= int64(40-answered) })
 }
 
 // answers says whether a new connection echoes.
@@ -404,7 +388,7 @@ func TestHalfOpen(t *testing.T) {
 	}
 	c.Close()
 	late.Reset()
-	until(t, "end of what the clients gave up", func() bool { return p.Counts().Open <= 1 })
+	testkit.WaitUntil(t, "end of what the clients gave up", func() bool { return p.Counts().Open <= 1 })
 }
 
 // Where it is permitted, the client hears nothing until it sends, and then RST.
@@ -563,7 +547,7 @@ func TestAnswersNeedHTTP(t *testing.T) {
 	c = testkit.Dial(t, p.Addr())
 	long := "GET / HTTP/1.1\r\nHost: a\r\nA: " + strings.Repeat("x", maxHead) // goes through, if late
 	c.Send(long)
-	until(t, "bytes of a head that is too long", func() bool { return p.Counts().ToTarget >= int64(len(long)) })
+	testkit.WaitUntil(t, "bytes of a head that is too long", func() bool { return p.Counts().ToTarget >= int64(len(long)) })
 }
 
 // An upgrade is no request any more, in either direction.

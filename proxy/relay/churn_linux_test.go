@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tickgate/internal/reason"
+	"tickgate/internal/testkit"
 	"tickgate/proxy/reactor"
 )
 
@@ -47,12 +48,12 @@ func TestChurn(t *testing.T) {
 		}
 	})
 	wg.Wait()
-	await(t, "all tunnels ended", func() bool { return k.relay.Count() == 0 })
+	testkit.WaitUntil(t, "all tunnels ended", func() bool { return k.relay.Count() == 0 })
 	if n := openFDs(t); n > before+3*2+4 {
 		t.Errorf("%d descriptors, %d before", n, before)
 	}
 	st := k.relay.Stats()
-	await(t, "counters", func() bool {
+	testkit.WaitUntil(t, "counters", func() bool {
 		st = k.relay.Stats()
 		sum := uint64(0)
 		for _, n := range st.Ended {
@@ -108,8 +109,8 @@ func TestChurnTLS(t *testing.T) {
 		wg.Go(func() { wander(t, tn, rand.New(rand.NewPCG(uint64(n), 6))) })
 	}
 	wg.Wait()
-	await(t, "all tunnels ended", func() bool { return k.relay.Count() == 0 })
-	await(t, "counters", func() bool { return k.relay.Stats().Open == [numModes]int{} })
+	testkit.WaitUntil(t, "all tunnels ended", func() bool { return k.relay.Count() == 0 })
+	testkit.WaitUntil(t, "counters", func() bool { return k.relay.Stats().Open == [numModes]int{} })
 	if n := k.relay.Stats().Ended[reason.Internal]; n != 0 {
 		t.Errorf("%d tunnels ended by a bug", n)
 	}
@@ -184,7 +185,7 @@ func TestPanicEndsOneTunnel(t *testing.T) {
 	k := newKit(t, 1)
 	lp := k.relay.loops[0]
 	tn, other := k.open(Policy{}, plain), k.open(Policy{}, plain)
-	await(t, "both", func() bool { return tunnels(k) == 2 })
+	testkit.WaitUntil(t, "both", func() bool { return tunnels(k) == 2 })
 	lp.call(func() {
 		for i, s := range lp.all {
 			if s.id == tn.id {
@@ -202,7 +203,7 @@ func TestTurn(t *testing.T) {
 	eachKind(t, func(t *testing.T, k *kit, on kind) {
 		tn := k.open(Policy{Queue: 1 << 20}, on)
 		const total = 300 << 10
-		await(t, "the tunnel", func() bool { return tunnels(k) == 1 })
+		testkit.WaitUntil(t, "the tunnel", func() bool { return tunnels(k) == 1 })
 		for _, lp := range k.relay.loops {
 			lp.call(func() {
 				for i, s := range lp.all {

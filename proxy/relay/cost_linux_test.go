@@ -114,7 +114,7 @@ func idleMemory(t testing.TB, p *Policy, stub int) int {
 	per := (int(after) - int(before) - 16*n) / n // fds
 	k.ids.Store(n)
 	closeAll(fds)
-	await(t, "all tunnels ended", func() bool { return k.relay.Count() == 0 })
+	testkit.WaitUntil(t, "all tunnels ended", func() bool { return k.relay.Count() == 0 })
 	return per
 }
 
@@ -162,7 +162,7 @@ func BenchmarkMessage(b *testing.B) {
 					p.Mode = Frames
 				}
 				k.relay.Join(Params{ID: k.ids.Add(1), Client: Leg{FD: a}, Backend: Leg{FD: c}, Policy: &p, Labels: labels})
-				await(b, "the tunnel", func() bool { return tunnels(k) == 1 })
+				testkit.WaitUntil(b, "the tunnel", func() bool { return tunnels(k) == 1 })
 			}
 			lp.call(func() { // on the loop, which therefore does not get at the events
 				for i, s := range lp.all {

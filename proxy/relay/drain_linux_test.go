@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tickgate/internal/reason"
+	"tickgate/internal/testkit"
 )
 
 // socketpair returns two joined non-blocking sockets.
@@ -215,7 +216,7 @@ func TestDrainLate(t *testing.T) {
 	<-d.Done() // there was none
 	const n = 200
 	k.many(n, &Policy{}, labels)
-	await(t, "all joined", func() bool { return d.Total() == n })
+	testkit.WaitUntil(t, "all joined", func() bool { return d.Total() == n })
 	times := k.plan(d)
 	if d.Left() != n || len(times) != n || times[0] < 0 || times[n-1] > window || times[n/2] < window/4 || times[n/2] > window*3/4 {
 		t.Errorf("%d left, times %v", d.Left(), times)
@@ -270,7 +271,7 @@ func TestOpaqueDrainDelivers(t *testing.T) {
 		_, _ = io.Copy(tn.backend, zeros{})
 		_ = tn.backend.Close()
 	}()
-	await(t, "back-pressure", func() bool { return k.relay.Stats().Paused == 1 })
+	testkit.WaitUntil(t, "back-pressure", func() bool { return k.relay.Stats().Paused == 1 })
 	d := k.relay.Drain(DrainOptions{Reason: reason.Draining})
 	n, err := io.Copy(io.Discard, tn.client)
 	if err != nil || n < 1<<20 {

@@ -13,6 +13,7 @@ import (
 	gobwas "github.com/gobwas/ws"
 
 	"tickgate/internal/reason"
+	"tickgate/internal/testkit"
 )
 
 // frame returns one frame's bytes, masked if it is from the client.
@@ -193,7 +194,7 @@ func TestPing(t *testing.T) {
 		foreign := frame(client, gobwas.OpPong, true, []byte("twelve bytes"))
 		say(t, tn.client, foreign)
 		hear(t, tn.backend, foreign)
-		await(t, "pongs counted", func() bool { return k.relay.Stats().Pongs >= 2 })
+		testkit.WaitUntil(t, "pongs counted", func() bool { return k.relay.Stats().Pongs >= 2 })
 		_ = tn.client.CloseWrite()
 		_ = tn.backend.CloseWrite()
 		if e := k.end(tn.id); e.ToBackend.Control != 1 || e.ToClient.Control != 0 {
@@ -236,9 +237,9 @@ func TestPingWhilePaused(t *testing.T) {
 	_ = tn.backend.(*net.TCPConn).SetReadBuffer(64 << 10) // else the kernel may take all of it
 	message := frame(client, gobwas.OpBinary, true, make([]byte, total))
 	go func() { _, _ = tn.client.Write(message) }()
-	await(t, "back-pressure", func() bool { return k.relay.Stats().Paused == 1 })
+	testkit.WaitUntil(t, "back-pressure", func() bool { return k.relay.Stats().Paused == 1 })
 	paused := k.group.Now()
-	await(t, "a few pong timeouts", func() bool { return k.group.Now() > paused+3*pong })
+	testkit.WaitUntil(t, "a few pong timeouts", func() bool { return k.group.Now() > paused+3*pong })
 	hear(t, tn.backend, message)
 }
 
@@ -249,7 +250,7 @@ func TestPingWaitsForBoundary(t *testing.T) {
 	// Its half is an early one: otherwise the ping may come before it.
 	tn := k.open(Policy{Mode: Frames, Ping: 100 * time.Millisecond}, plain, func(p *Params) { p.ToClient = bytes.Clone(message[:500]) })
 	hear(t, tn.client, message[:500])
-	await(t, "a ping that waits", func() bool {
+	testkit.WaitUntil(t, "a ping that waits", func() bool {
 		wanted := false
 		k.relay.loops[0].call(func() {
 			for _, s := range k.relay.loops[0].all {
@@ -419,7 +420,7 @@ func TestDelay(t *testing.T) {
 		if took := time.Since(began); took < atLeast || took > 20*atLeast {
 			t.Errorf("%d messages of %d bytes took %v, want about %v", messages, payload, took, atLeast)
 		}
-		await(t, "no more delays", func() bool { return k.relay.Stats().Delayed == 0 })
+		testkit.WaitUntil(t, "no more delays", func() bool { return k.relay.Stats().Delayed == 0 })
 	}
 	// Burst included, and up to one read beyond it.
 	f(Policy{ByteRate: 1 << 20}, plain, 1000, 1600, 400*time.Millisecond)

@@ -95,25 +95,11 @@ func leftovers[T any](t testing.TB, what string, a *arena[T]) {
 	}
 }
 
-// await waits for a condition.
-func await(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(patience)
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-		<-tick.C
-	}
-}
-
 // end waits for the tunnel's end.
 func (k *kit) end(id uint64) Ended {
 	k.t.Helper()
 	var e Ended
-	await(k.t, "the tunnel's end", func() bool {
+	testkit.WaitUntil(k.t, "the tunnel's end", func() bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if len(k.ended[id]) == 0 {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tickgate/internal/reason"
+	"tickgate/internal/testkit"
 )
 
 // pour writes total bytes of a stream in pieces of random sizes.
@@ -82,7 +83,7 @@ func TestBackPressure(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { pour(t, tn.client, 3, total) })
 		wg.Go(func() { pour(t, tn.backend, 4, total) })
-		await(t, "both sides paused", func() bool { return k.relay.Stats().Pauses >= 2 })
+		testkit.WaitUntil(t, "both sides paused", func() bool { return k.relay.Stats().Pauses >= 2 })
 		st := k.relay.Stats()
 		// A read may overshoot, and records of TLS are somewhat longer than what is in them.
 		if limit := 2 * (queue + 66<<10); st.Queued < queue || st.Queued > limit || st.Paused != 1 {
@@ -91,7 +92,7 @@ func TestBackPressure(t *testing.T) {
 		wg.Go(func() { drink(t, tn.client, 4, total) })
 		wg.Go(func() { drink(t, tn.backend, 3, total) })
 		wg.Wait()
-		await(t, "nothing paused", func() bool { st := k.relay.Stats(); return st.Paused == 0 && st.Queued == 0 })
+		testkit.WaitUntil(t, "nothing paused", func() bool { st := k.relay.Stats(); return st.Paused == 0 && st.Queued == 0 })
 		_ = tn.client.Close()
 		silent(t, tn.backend)
 		_ = tn.backend.Close()
@@ -175,7 +176,7 @@ func TestResetBesideEnd(t *testing.T) {
 	for range 20 {
 		k := newKit(t, 1)
 		tn := k.open(Policy{}, plain)
-		await(t, "the tunnel", func() bool { return tunnels(k) == 1 })
+		testkit.WaitUntil(t, "the tunnel", func() bool { return tunnels(k) == 1 })
 		k.relay.loops[0].call(func() { // meanwhile the loop sees nothing
 			say(t, tn.client, make([]byte, 300<<10)) // several reads, so several sends
 			say(t, tn.backend, []byte("last words"))
@@ -349,7 +350,7 @@ func TestClose(t *testing.T) {
 		if k.relay.Close(tn.id+1000, reason.KilledByUser) {
 			t.Error("closed what is not there")
 		}
-		await(t, "the tunnel", func() bool { return k.relay.Close(tn.id, reason.KilledByUser) })
+		testkit.WaitUntil(t, "the tunnel", func() bool { return k.relay.Close(tn.id, reason.KilledByUser) })
 		silent(t, tn.client)
 		silent(t, tn.backend)
 		_ = tn.client.Close()
@@ -405,7 +406,7 @@ func TestEachStops(t *testing.T) {
 	for range 4 {
 		k.open(Policy{}, plain)
 	}
-	await(t, "all tunnels", func() bool { return tunnels(k) == 4 })
+	testkit.WaitUntil(t, "all tunnels", func() bool { return tunnels(k) == 4 })
 	n := 0
 	k.relay.Each(func(Info) bool { n++; return n < 2 })
 	if n != 2 {
@@ -469,16 +470,16 @@ func TestTrim(t *testing.T) {
 		say(t, tn.client, make([]byte, 16<<10))
 		hear(t, tn.backend, make([]byte, 16<<10))
 	}
-	await(t, "a trim", func() bool { return k.trims.Load() == 1 })
+	testkit.WaitUntil(t, "a trim", func() bool { return k.trims.Load() == 1 })
 	say(t, tn.backend, make([]byte, 4<<10))
 	hear(t, tn.client, make([]byte, 4<<10))
-	await(t, "a trim of the other side", func() bool { return k.trims.Load() == 2 })
+	testkit.WaitUntil(t, "a trim of the other side", func() bool { return k.trims.Load() == 2 })
 }
 
 func TestCut(t *testing.T) {
 	eachKind(t, func(t *testing.T, k *kit, on kind) {
 		tn := k.open(Policy{}, on)
-		await(t, "the tunnel", func() bool { return k.relay.Cut(tn.id, reason.KilledByUser) })
+		testkit.WaitUntil(t, "the tunnel", func() bool { return k.relay.Cut(tn.id, reason.KilledByUser) })
 		for name, c := range map[string]net.Conn{"client": tn.client, "backend": tn.backend} {
 			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("%s: read gives %v, want a reset", name, err)

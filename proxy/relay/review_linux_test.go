@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tickgate/internal/reason"
+	"tickgate/internal/testkit"
 	"tickgate/proxy/reactor"
 )
 
@@ -21,7 +22,7 @@ func TestPanicThenItsOwnEvent(t *testing.T) {
 			k := newKit(t, 1)
 			lp := k.relay.loops[0]
 			tn, other := k.open(Policy{}, plain), k.open(Policy{}, plain)
-			await(t, "both", func() bool { return tunnels(k) == 2 })
+			testkit.WaitUntil(t, "both", func() bool { return tunnels(k) == 2 })
 			lp.call(func() {
 				for i, s := range lp.all {
 					if s.id != tn.id {
@@ -73,7 +74,7 @@ func TestTurnOfSmallRecords(t *testing.T) {
 		t.Run(on.name, func(t *testing.T) {
 			k := newKit(t, 1)
 			tn := k.open(Policy{Queue: 1 << 20}, on)
-			await(t, "the tunnel", func() bool { return tunnels(k) == 1 })
+			testkit.WaitUntil(t, "the tunnel", func() bool { return tunnels(k) == 1 })
 			const total = 2000
 			lp := k.relay.loops[0]
 			lp.call(func() {
@@ -81,7 +82,7 @@ func TestTurnOfSmallRecords(t *testing.T) {
 					for range total {
 						say(t, tn.client, []byte("x"))
 					}
-					await(t, "more than a turn's records in the socket", func() bool {
+					testkit.WaitUntil(t, "more than a turn's records in the socket", func() bool {
 						n, err := unix.IoctlGetInt(int(s.fd[client]), unix.SIOCINQ)
 						return err != nil || n > 22*4*turnBytes/leastCharge // of a header, a byte, its type, and a tag
 					})
@@ -107,7 +108,7 @@ func TestOwnQueueStopsReading(t *testing.T) {
 			k := newKit(t, 1)
 			const limit = 64 << 10
 			tn := k.open(Policy{Queue: limit}, on)
-			await(t, "the tunnel", func() bool { return tunnels(k) == 1 })
+			testkit.WaitUntil(t, "the tunnel", func() bool { return tunnels(k) == 1 })
 			lp := k.relay.loops[0]
 			record := bytes.Repeat([]byte("b"), 16<<10)
 			filled := 0
@@ -139,7 +140,7 @@ func TestOwnQueueStopsReading(t *testing.T) {
 func TestUrgentData(t *testing.T) {
 	k := newKit(t, 1)
 	tn := k.open(Policy{}, plain)
-	await(t, "the tunnel", func() bool { return tunnels(k) == 1 })
+	testkit.WaitUntil(t, "the tunnel", func() bool { return tunnels(k) == 1 })
 	raw, err := tn.client.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"tickgate/config"
+	"tickgate/internal/testkit"
 )
 
 // dnsServer is a DNS server over UDP and TCP on one port of the loopback.
@@ -410,7 +411,7 @@ func TestLookupTimesOut(t *testing.T) {
 		t.Errorf("error %v, want ErrLookupTimeout", err)
 	}
 	asked := 0
-	eventually(t, "a silent server is asked twice", func() bool {
+	testkit.WaitUntil(t, "a silent server is asked twice", func() bool {
 		asked += len(silent.questions()) // the last may lie in its socket still
 		return asked >= 2
 	})

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"tickgate/internal/testkit"
 )
 
 func newGate(limit int) *gate {
@@ -48,7 +50,7 @@ func TestGateHandsOverInOrder(t *testing.T) {
 				order <- i
 			}
 		}()
-		eventually(t, "it waits", func() bool { _, w := g.load(); return w == i+1 })
+		testkit.WaitUntil(t, "it waits", func() bool { _, w := g.load(); return w == i+1 })
 	}
 	for i := range 3 {
 		g.leave()

@@ -244,17 +244,3 @@ func (f *fakeChecker) at(addr string) fakeWatch {
 	}
 	return fakeWatch{}
 }
-
-// eventually polls a condition that another goroutine brings about.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-		<-tick.C
-	}
-}

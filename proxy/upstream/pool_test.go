@@ -15,6 +15,7 @@ import (
 	"tickgate/config"
 	"tickgate/internal/reason"
 	"tickgate/internal/sock"
+	"tickgate/internal/testkit"
 )
 
 // poolTo returns the pool of the only backend of an upstream.
@@ -127,7 +128,7 @@ func TestPoolReplacesStaleConnections(t *testing.T) {
 		if last == "close\n" {
 			srv.waitEnded(t, 1)
 		}
-		eventually(t, "the pooled connection is stale", func() bool {
+		testkit.WaitUntil(t, "the pooled connection is stale", func() bool {
 			tm := Timing{}
 			err := p.Do(line("b"), 0, &tm)
 			return err == nil && tm.Fresh
@@ -292,7 +293,7 @@ func TestPoolWaiterGetsTheConnection(t *testing.T) {
 	h := hold(p)
 	got := make(chan Timing)
 	go func() { got <- mustDo(t, p, line("a")) }()
-	eventually(t, "a waiter", func() bool { return p.Stats().Waiting == 1 })
+	testkit.WaitUntil(t, "a waiter", func() bool { return p.Stats().Waiting == 1 })
 	h.end()
 	if tm := <-got; tm.Fresh || tm.Wait <= 0 {
 		t.Errorf("timing %+v, want a wait and then the connection that was released", tm)
@@ -356,7 +357,7 @@ func TestPoolCleansUpIdleConnections(t *testing.T) {
 	p := poolTo(t, Options{}, srv.addr, func(c *config.Upstream) { c.Pool.IdleTimeout = 10 * time.Millisecond })
 	mustDo(t, p, line("a"))
 	srv.waitEnded(t, 1)
-	eventually(t, "no idle connection", func() bool { return p.Stats().Idle == 0 })
+	testkit.WaitUntil(t, "no idle connection", func() bool { return p.Stats().Idle == 0 })
 }
 
 func TestRetiredPoolClosesOnRelease(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"tickgate/config"
 	"tickgate/health"
 	"tickgate/internal/testcert"
+	"tickgate/internal/testkit"
 )
 
 func TestBuildKeepsWhatDidNotChange(t *testing.T) {
@@ -375,7 +376,7 @@ func TestReloadsLeaveNothingBehind(t *testing.T) {
 	}
 	commit()
 	srv.waitEnded(t, 50)
-	eventually(t, "no more goroutines than before", func() bool { return runtime.NumGoroutine() <= before })
+	testkit.WaitUntil(t, "no more goroutines than before", func() bool { return runtime.NumGoroutine() <= before })
 	if len(r.families) != 0 || checker.started != 50 {
 		t.Errorf("%d upstreams left, %d watches, want 0 and 50", len(r.families), checker.started)
 	}

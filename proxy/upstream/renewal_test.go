@@ -20,6 +20,7 @@ import (
 	"tickgate/internal/filewatch"
 	"tickgate/internal/reason"
 	"tickgate/internal/testcert"
+	"tickgate/internal/testkit"
 )
 
 // mutual is a backend that wants client certificates, with an upstream to it whose files tests replace.
@@ -409,7 +410,7 @@ func TestWatching(t *testing.T) {
 	follows := func(name string) {
 		t.Helper()
 		m.renew(name)
-		eventually(t, name+" is in use", func() bool { return m.set.creds.current.Load().leaf.Subject.CommonName == name })
+		testkit.WaitUntil(t, name+" is in use", func() bool { return m.set.creds.current.Load().leaf.Subject.CommonName == name })
 	}
 	m.set = build(t, m.reg, m.config(time.Millisecond))
 	follows("second")
@@ -419,12 +420,12 @@ func TestWatching(t *testing.T) {
 	if err := os.Remove(m.file("cert.pem")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "trouble", func() bool { return m.set.creds.trouble.Load() != nil })
+	testkit.WaitUntil(t, "trouble", func() bool { return m.set.creds.trouble.Load() != nil })
 	follows("fourth")
-	eventually(t, "no more trouble", func() bool { return m.set.creds.trouble.Load() == nil })
+	testkit.WaitUntil(t, "no more trouble", func() bool { return m.set.creds.trouble.Load() == nil })
 
 	m.set = build(t, m.reg, m.config(0))
-	eventually(t, "not watched any more", func() bool { return runtime.NumGoroutine() <= before })
+	testkit.WaitUntil(t, "not watched any more", func() bool { return runtime.NumGoroutine() <= before })
 	m.set = build(t, m.reg, m.config(time.Millisecond))
 	follows("fifth")
 	_, _, abort, err := m.reg.Build(map[string]*config.Upstream{"up": {TLS: m.config(0).TLS, Balance: "random"}, "other": m.config(time.Millisecond)}, config.Resolver{})
@@ -434,7 +435,7 @@ func TestWatching(t *testing.T) {
 	abort()
 	follows("sixth")
 	m.reg.Close()
-	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
+	testkit.WaitUntil(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 // TestIdentityOfProbes hands the checker what is in use.

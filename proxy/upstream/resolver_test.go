@@ -18,6 +18,7 @@ import (
 
 	"tickgate/config"
 	"tickgate/internal/reason"
+	"tickgate/internal/testkit"
 )
 
 func TestNextLookup(t *testing.T) {
@@ -241,14 +242,14 @@ func TestBackendsFollowDNS(t *testing.T) {
 	mustDo(t, b.Pool(0), line("a"))
 
 	dns.set("A", "be.example.", 1, "127.0.0.1", "127.0.0.2")
-	eventually(t, "two backends", func() bool { return addresses(s) == "127.0.0.1:"+port+" 127.0.0.2:"+port })
+	testkit.WaitUntil(t, "two backends", func() bool { return addresses(s) == "127.0.0.1:"+port+" 127.0.0.2:"+port })
 	if tm := mustDo(t, b.Pool(0), line("a")); tm.Fresh || s.Backends()[0] != b {
 		t.Error("the backend that stayed lost its pool")
 	}
 
 	dns.set("A", "be.example.", 0)
 	failed := r.resolver.counts["not_found"].Get()
-	eventually(t, "some failed lookups", func() bool { return r.resolver.counts["not_found"].Get() > failed+2 })
+	testkit.WaitUntil(t, "some failed lookups", func() bool { return r.resolver.counts["not_found"].Get() > failed+2 })
 	if got := addresses(s); got != "127.0.0.1:"+port+" 127.0.0.2:"+port {
 		t.Errorf("backends after NXDOMAIN: %q, want the last good answer", got)
 	}
@@ -258,7 +259,7 @@ func TestBackendsFollowDNS(t *testing.T) {
 
 	h := hold(b.Pool(0))
 	dns.set("A", "be.example.", 1, "127.0.0.2")
-	eventually(t, "one backend", func() bool { return addresses(s) == "127.0.0.2:"+port })
+	testkit.WaitUntil(t, "one backend", func() bool { return addresses(s) == "127.0.0.2:"+port })
 	h.end() // in flight to a backend that went
 	be.waitEnded(t, 1)
 }
@@ -270,7 +271,7 @@ func TestUnresolvableNameDoesNotPreventStart(t *testing.T) {
 		t.Fatalf("picked %s", b.Address())
 	}
 	dns.set("A", "late.example.", 1, "10.0.0.1")
-	eventually(t, "a backend", func() bool { return s.Pick(0, nil) != nil })
+	testkit.WaitUntil(t, "a backend", func() bool { return s.Pick(0, nil) != nil })
 }
 
 func TestSRVPrioritiesAreBackups(t *testing.T) {
