@@ -29,7 +29,7 @@ SCRIPTS       := $(wildcard scripts/*.sh) .ci/run
 export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race test-redis test-openssl lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler redis-server openssl bench-handshakes check-tls scan-tls
+.PHONY: help build run test race race-all race-needs test-redis test-openssl lint fmt vet staticcheck arch shell bench compare benchmarks-doc bench-proxy bench-tls bench-tickload bench-idle bench-relay check-tunnels churn fuzz docs check-load accept clean go c-compiler redis-server openssl bench-handshakes check-tls scan-tls
 
 help: ## show this list
 	@printf '\n  tickgate\n\n'
@@ -49,6 +49,12 @@ test: go ## run all tests
 # Two packages at a time, as the detector makes each slow enough for deadlines in tests.
 race: go c-compiler ## run all tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race -p 2 -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
+
+race-all: race-needs ## all tests under the race detector, those of test-redis and test-openssl among them
+	$(GO) vet -tags redis,openssl ./internal/ticketstore ./proxy ./tlsterm
+	CGO_ENABLED=1 $(GO) test -race -tags redis,openssl -p 2 -parallel $(PARALLEL) -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
+
+race-needs: go c-compiler redis-server openssl
 
 test-redis: go c-compiler redis-server ## run the tests that need a redis-server, with the race detector
 	$(GO) vet -tags redis ./internal/ticketstore ./proxy
