@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -257,25 +256,33 @@ func (ln *listener) accept(s net.Listener) {
 	}
 }
 
-// pace slows an accept loop down while more handshakes come than can be done: each connection would only cost what it takes to
-// refuse it, some 50 us of which half is the kernel's. What is not accepted waits there, and beyond the backlog its clients try again. Slower than this,
-// they would have given up when they are accepted: then nobody gets in.
+// pace keeps an accept loop from what it would do to others. It steps back now and then, as a full backlog is a tenth of a second of work. While more
+// handshakes come than can be done, it waits until there is room for them: each connection would only cost what it takes to refuse it, some 50 us of which
+// half is the kernel's. What is not accepted waits there, and beyond the backlog its clients try again. It does not wait for long: those that have
+// given up meanwhile have to be found, or nobody else gets in.
 func (ln *listener) pace(accepted int) {
-	if ln.tls.Load() == nil {
+	h := &ln.gw.handshakes
+	if ln.tls.Load() == nil || !h.gate.Crowded() {
+		if accepted%acceptBatch == 0 {
+			h.line.StepBack()
+		}
 		return
 	}
-	switch gate := ln.gw.handshakes.gate; {
-	case gate.Pressed() && accepted%pressedBatch == 0:
-		time.Sleep(pressedPause)
-	case gate.Crowded():
-		runtime.Gosched() // a full backlog is a tenth of a second of work
+	if accepted%crowdedBatch != 0 {
+		return
 	}
+	for n := 0; n < mostPauses && (h.gate.Full() || n == 0 && h.gate.Pressed()); n++ {
+		time.Sleep(pressedPause)
+	}
+	h.line.StepBack()
 }
 
-// These let each accept loop take some 10,000 connections a second.
+// Connections that an accept loop takes in one go, otherwise and while handshakes wait for their turn; and how long it waits for room among these.
 const (
+	acceptBatch  = 64
+	crowdedBatch = 8
 	pressedPause = 400 * time.Microsecond
-	pressedBatch = 8
+	mostPauses   = 25
 )
 
 // descriptors is a listener that gives sockets away as descriptors.

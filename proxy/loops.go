@@ -17,7 +17,7 @@ import (
 // startLoops starts the event loops with the lot and the relay on them, where the system
 // has epoll.
 func (g *Gateway) startLoops(cfg *config.Config) error {
-	loops, err := reactor.New(reactor.Options{Loops: loopCount(cfg), Log: g.logLoop})
+	loops, err := reactor.New(reactor.Options{Loops: loopCount(cfg), Log: g.logLoop, Courteous: g.handshakes.gate.Crowded})
 	if errors.Is(err, reactor.ErrUnsupported) {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"tickgate/config"
 	"tickgate/internal/reason"
 	"tickgate/internal/sock"
+	"tickgate/internal/yield"
 	"tickgate/proxy/park"
 	"tickgate/tlsterm"
 )
@@ -22,6 +23,7 @@ import (
 type handshakes struct {
 	gate *tlsterm.Gate[park.Conn]
 	crew *crew // a goroutine for each that is under way
+	line yield.Line
 }
 
 func (g *Gateway) newHandshakes(cfg *config.Config) handshakes {
@@ -95,7 +97,7 @@ func (c *clientConn) beginShake(v *visit) {
 	c.secure(conf)
 	s := &shake{Conn: c.sk, c: c, awake: make(chan wakeUp, 1), begun: v.came}
 	s.pass = gate.NewPass(s.giveWay)
-	letOthersGo(gate.Pressed())
+	c.gw.handshakes.letOthersGo()
 	s.gated = c.gw.clock() - s.begun
 	c.shake = s
 	c.shaking.Store(true)
@@ -103,18 +105,14 @@ func (c *clientConn) beginShake(v *visit) {
 }
 
 // letOthersGo leaves the processor to others before a handshake computes: Go runs next what was readied last, so that handshakes that follow each
-// other would keep a processor for up to 10 ms. While many queue, that is not enough. Go looks after its poller, where requests wait for their
-// backends, when a processor has nothing to run, or every 10 ms; so it is given a moment without. (In a flood on one processor, requests over
-// kept connections took 8 ms with a yield alone.)
-func letOthersGo(pressed bool) {
-	if pressed {
-		time.Sleep(shakePause)
+// other would keep a processor for up to 10 ms. While many wait, it is left to those whose sockets are ready as well (package yield).
+func (h *handshakes) letOthersGo() {
+	if h.gate.Crowded() {
+		h.line.StepBack()
 		return
 	}
 	runtime.Gosched()
 }
-
-const shakePause = 50 * time.Microsecond
 
 // joinShake begins the handshake of a connection without a lot, whose client has sent nothing yet.
 func (c *clientConn) joinShake() {

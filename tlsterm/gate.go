@@ -104,8 +104,12 @@ func (g *Gate[T]) Enter(v T) {
 // Pressed reports whether the queue is filling, so that it is time to take fewer connections in. It takes no lock.
 func (g *Gate[T]) Pressed() bool { return g.pressed.Load() }
 
-// Crowded reports whether handshakes wait for their first turn, so that all turns are taken all the time. It takes no lock.
-func (g *Gate[T]) Crowded() bool { return g.length.Load() > 0 }
+// Crowded reports whether so many handshakes wait for their first turn that they would keep a processor for longer than others should wait
+// for it. It takes no lock.
+func (g *Gate[T]) Crowded() bool { return g.length.Load() >= crowd || g.Pressed() }
+
+// crowd is some 10 ms of work.
+const crowd = 16
 
 // Full reports whether Enter would refuse. It takes no lock.
 func (g *Gate[T]) Full() bool { return g.full.Load() }
@@ -175,7 +179,7 @@ func (g *Gate[T]) dispatchOne() bool {
 	switch {
 	case waited > longest:
 		g.refuse(v, GateTimeout)
-	case waited > staleAfter && g.hooks.Gone != nil && g.hooks.Gone(v):
+	case (waited > staleAfter || g.Pressed()) && g.hooks.Gone != nil && g.hooks.Gone(v):
 		g.refuse(v, ClientGone)
 	default:
 		g.begin(v, waited)
@@ -184,7 +188,7 @@ func (g *Gate[T]) dispatchOne() bool {
 }
 
 // staleAfter is how long a handshake may wait in the queue before it is worth a look whether its client is still there: in a flood,
-// most have given up by the time that their turn comes.
+// most have given up by the time that their turn comes. While the queue is filling it is always worth it, as they waited for longer before they were accepted.
 const staleAfter = 10 * time.Millisecond
 
 // refuse ends v, and gives its turn back.

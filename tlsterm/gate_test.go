@@ -88,6 +88,21 @@ func TestGateTurns(t *testing.T) {
 	}
 }
 
+// A queue is crowded before a long one is pressed.
+func TestGateCrowded(t *testing.T) {
+	g := newTestGate(t, HandshakeOptions{Concurrency: 1, Max: 1000, Queue: 1000, QueueTimeout: time.Hour})
+	for id := range crowd {
+		g.enter(id)
+	}
+	if g.Crowded() {
+		t.Errorf("%d that wait are a crowd", crowd-1)
+	}
+	g.enter(crowd)
+	if !g.Crowded() || g.Pressed() {
+		t.Errorf("%d that wait are no crowd, or press", crowd)
+	}
+}
+
 // Who has waited for long is looked at before its turn.
 func TestGateGone(t *testing.T) {
 	g := newTestGate(t, HandshakeOptions{Concurrency: 1, Max: 100, Queue: 10, QueueTimeout: time.Hour})

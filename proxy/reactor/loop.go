@@ -237,6 +237,9 @@ func (l *Loop) wait(now time.Duration) (slept bool) {
 // is looked after only when a processor finds nothing else to run, or every 10 ms; so
 // the loop stays runnable and looks itself, whenever its turn comes.
 func (l *Loop) crowded(now time.Duration) bool {
+	if l.group.polite != nil && l.group.polite() {
+		return false
+	}
 	if now-l.looked < lookEvery {
 		return l.crowd
 	}

@@ -146,14 +146,19 @@ type Options struct {
 	// wraps ErrPanic. It is called on a loop and may be called often; by default (nil)
 	// nothing is said, and LoopStats.Panics counts all the same.
 	Log func(event string, err error)
+	// Courteous reports whether those who compute for long step back behind Go's poller at present (package yield). A loop without work
+	// blocks there then, however many goroutines wait for processors: if it stayed, it would keep the poller from being asked. By default
+	// (nil) they never do.
+	Courteous func() bool
 }
 
 // Group is a fixed number of loops.
 type Group struct {
 	// Static after New.
-	loops []*Loop
-	log   func(string, error)
-	start time.Time
+	loops  []*Loop
+	log    func(string, error)
+	polite func() bool // may be nil
+	start  time.Time
 
 	now atomic.Int64 // nanoseconds since start
 
@@ -171,7 +176,7 @@ func New(o Options) (*Group, error) {
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
 	}
-	g := &Group{log: o.Log, start: time.Now(), done: make(chan struct{})}
+	g := &Group{log: o.Log, polite: o.Courteous, start: time.Now(), done: make(chan struct{})}
 	for id := range n {
 		l, err := newLoop(g, id)
 		if err != nil {
