@@ -238,7 +238,7 @@ func (c *Conn) readStep(fd uintptr) bool {
 	switch c.rstep {
 	case stepCheck, stepPeek:
 		// Bytes before the request belong to no response: the connection is unusable.
-		if _, errno := sysRecv(fd, c.rbuf); errno != syscall.EAGAIN {
+		if _, errno := Recv(fd, c.rbuf); errno != syscall.EAGAIN {
 			c.rerr = ErrStale
 			return true
 		}
@@ -247,7 +247,7 @@ func (c *Conn) readStep(fd uintptr) bool {
 		}
 		fallthrough
 	case stepSend:
-		n, errno := sysSend(fd, c.out)
+		n, errno := Send(fd, c.out)
 		if errno == 0 || errno == syscall.EAGAIN {
 			c.out = c.out[n:]
 			if len(c.out) > 0 {
@@ -266,7 +266,7 @@ func (c *Conn) readStep(fd uintptr) bool {
 		return true
 	}
 	for {
-		n, errno := sysRecv(fd, c.rbuf)
+		n, errno := Recv(fd, c.rbuf)
 		switch errno {
 		case 0:
 			c.rn = n
@@ -361,7 +361,7 @@ func (c *Conn) write(p []byte) (int, error) {
 
 func (c *Conn) writeStep(fd uintptr) bool {
 	for c.wn < len(c.wbuf) {
-		n, errno := sysSend(fd, c.wbuf[c.wn:])
+		n, errno := Send(fd, c.wbuf[c.wn:])
 		switch errno {
 		case 0:
 			c.wn += n

@@ -12,24 +12,25 @@ import (
 
 const rawSupported = true
 
-// sysRecv and sysSend skip the scheduler's entry and exit: the sockets are
-// non-blocking, so the calls return at once.
-func sysRecv(fd uintptr, p []byte) (int, syscall.Errno) {
+// Recv receives what a socket has, at most len(p) bytes; 0 is the end. Like Send it never blocks, whatever
+// mode the descriptor is in, so it skips the scheduler's entry and exit.
+func Recv(fd uintptr, p []byte) (int, syscall.Errno) {
 	if len(p) == 0 {
 		return 0, 0
 	}
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), 0, 0, 0)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
 	return int(n), 0
 }
 
-func sysSend(fd uintptr, p []byte) (int, syscall.Errno) {
+// Send sends as much of p as a socket takes. A peer that is gone is EPIPE, and no signal.
+func Send(fd uintptr, p []byte) (int, syscall.Errno) {
 	if len(p) == 0 {
 		return 0, 0
 	}
-	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

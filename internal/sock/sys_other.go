@@ -10,8 +10,11 @@ import (
 // Elsewhere a Conn works through net.Conn's own methods.
 const rawSupported = false
 
-func sysRecv(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
-func sysSend(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+// Recv needs Linux.
+func Recv(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+
+// Send needs Linux.
+func Send(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 
 func (c *Conn) peerGone() bool { return false }
 

@@ -75,7 +75,7 @@ func (w *worker) send(c *conn, p []byte) error {
 // trySend returns how much the socket took.
 func trySend(fd int32, p []byte) (n int, err error) {
 	for n < len(p) {
-		k, errno := send(fd, p[n:])
+		k, errno := sock.Send(uintptr(fd), p[n:])
 		switch errno {
 		case 0:
 			n += k
@@ -139,7 +139,7 @@ func (w *worker) receive(c *conn, p []byte) (int, error) {
 
 func tryReceive(fd int32, p []byte) (int, error) {
 	for {
-		n, errno := recv(fd, p)
+		n, errno := sock.Recv(uintptr(fd), p)
 		switch {
 		case n > 0:
 			return n, nil

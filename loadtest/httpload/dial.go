@@ -4,6 +4,7 @@ import (
 	"errors"
 	"syscall"
 
+	"tickgate/loadtest/target"
 	"tickgate/proxy/reactor"
 )
 
@@ -19,13 +20,13 @@ func (w *worker) open(c *conn) {
 	c.state = connecting
 	c.deadline = w.now + w.run.target.Timeout()
 	source, _ := w.run.target.Source(w.run.number())
-	fd, err := connect(w.run.address, source)
+	fd, err := target.Connect(w.run.address, source, noDelay)
 	if err != nil {
 		w.unconnected(c, connectFailure(err), err)
 		return
 	}
-	c.fd = fd
-	if err := w.reactor.Add(int(fd), token(c), reactor.EdgeBoth); err != nil {
+	c.fd = int32(fd)
+	if err := w.reactor.Add(fd, token(c), reactor.EdgeBoth); err != nil {
 		w.unconnected(c, ConnectFailed, err)
 	}
 }

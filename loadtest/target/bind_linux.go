@@ -7,13 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bindWithoutPort has the port chosen at connect, when the destination is known:
+// withoutPort has the port chosen at connect, when the destination is known:
 // otherwise bind takes ports that could serve another destination too and runs out.
+func withoutPort(fd int) error {
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+// bindWithoutPort is that for a net.Dialer.
 func bindWithoutPort(_, _ string, c syscall.RawConn) error {
 	var failed error
-	if err := c.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	}); err != nil {
+	if err := c.Control(func(fd uintptr) { failed = withoutPort(int(fd)) }); err != nil {
 		return err
 	}
 	return failed

@@ -5,6 +5,7 @@ package target
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"syscall"
 )
 
@@ -13,3 +14,8 @@ func bindWithoutPort(_, _ string, _ syscall.RawConn) error { return nil }
 
 // Vanish needs Linux.
 func Vanish(*net.TCPConn) error { return errors.ErrUnsupported }
+
+// Connect needs Linux.
+func Connect(netip.AddrPort, netip.Addr, func(fd int) error) (int, error) {
+	return -1, errors.ErrUnsupported
+}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tickgate/loadtest/pace"
+	"tickgate/loadtest/target"
 )
 
 const (
@@ -118,8 +119,10 @@ func (l *flooder) nextAt() time.Time {
 func (l *flooder) begin() {
 	l.tally.begin()
 	l.open++
-	c := &flooding{fd: -1, began: time.Now()}
-	if err := l.connect(c); err != nil {
+	c := &flooding{began: time.Now()}
+	source, _ := l.target.Source(int(l.number.Add(1) - 1))
+	var err error
+	if c.fd, err = target.Connect(l.to, source, withRST); err != nil {
 		l.end(c, outcome{end: connectFailure(err), err: err})
 		return
 	}
@@ -134,32 +137,9 @@ func (l *flooder) begin() {
 	l.queues[0] = append(l.queues[0], c)
 }
 
-// connect makes the socket, which leaves with RST when it is closed.
-func (l *flooder) connect(c *flooding) error {
-	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(l.to.Port()), Addr: l.to.Addr().As16()})
-	if l.to.Addr().Is4() {
-		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: int(l.to.Port()), Addr: l.to.Addr().As4()}
-	}
-	var err error
-	if c.fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
-		c.fd = -1
-		return os.NewSyscallError("socket", err)
-	}
-	if err := unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	if source, ok := l.target.Source(int(l.number.Add(1) - 1)); ok {
-		if err := unix.SetsockoptInt(c.fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
-			return os.NewSyscallError("setsockopt", err)
-		}
-		if err := unix.Bind(c.fd, &unix.SockaddrInet4{Addr: source.As4()}); err != nil {
-			return os.NewSyscallError("bind", err)
-		}
-	}
-	if err := unix.Connect(c.fd, address); err != nil && !errors.Is(err, unix.EINPROGRESS) {
-		return os.NewSyscallError("connect", err)
-	}
-	return nil
+// withRST has a socket leave with RST when it is closed.
+func withRST(fd int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
 }
 
 // send sends a hello. Its error may be that of the connect; those of a connection that is there already reading

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tickgate/internal/sock"
 	"tickgate/internal/testkit"
 	"tickgate/proxy/reactor"
 )
@@ -153,8 +154,8 @@ func BenchmarkMessage(b *testing.B) {
 			buf := make([]byte, 64<<10)
 			lp := k.relay.loops[0]
 			relayed := func() {
-				n, _ := recv(int32(a), buf)
-				_, _ = send(int32(c), buf[:n])
+				n, _ := sock.Recv(uintptr(a), buf)
+				_, _ = sock.Send(uintptr(c), buf[:n])
 			}
 			if mode != "bare" {
 				p := Policy{CheckUTF8: true}
@@ -173,9 +174,9 @@ func BenchmarkMessage(b *testing.B) {
 				begun := threadCPU()
 				defer func() { b.ReportMetric(float64((threadCPU()-begun).Nanoseconds())/float64(b.N), "cpu-ns/op") }()
 				for b.Loop() {
-					_, _ = send(int32(cl), message)
+					_, _ = sock.Send(uintptr(cl), message)
 					relayed()
-					if n, errno := recv(int32(be), buf); n != len(message) {
+					if n, errno := sock.Recv(uintptr(be), buf); n != len(message) {
 						b.Errorf("%d, %v", n, errno)
 						return
 					}
@@ -268,9 +269,9 @@ func BenchmarkSplice(b *testing.B) {
 				defer closeAll(pipe[:])
 				buf, out, in := make([]byte, 64<<10), make([]byte, size), make([]byte, 64<<10)
 				move := func() {
-					n, _ := recv(int32(a), buf)
+					n, _ := sock.Recv(uintptr(a), buf)
 					if n > 0 {
-						_, _ = send(int32(c), buf[:n])
+						_, _ = sock.Send(uintptr(c), buf[:n])
 					}
 				}
 				if way == "direct" { // what sender and receiver cost without anything between
@@ -294,11 +295,11 @@ func BenchmarkSplice(b *testing.B) {
 				for b.Loop() {
 					for sent, got := 0, 0; got < size; {
 						if sent < size {
-							n, _ := send(int32(cl), out[sent:])
+							n, _ := sock.Send(uintptr(cl), out[sent:])
 							sent += n
 						}
 						move()
-						n, _ := recv(int32(be), in)
+						n, _ := sock.Recv(uintptr(be), in)
 						got += n
 					}
 				}

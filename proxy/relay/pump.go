@@ -2,6 +2,8 @@ package relay
 
 import (
 	"syscall"
+
+	"tickgate/internal/sock"
 )
 
 // turnBytes is how much one direction moves before the loop's other tunnels have their
@@ -46,7 +48,7 @@ func (lp *loop) readSide(i uint32, s *slot, d side) bool {
 		if len(p) == 0 {
 			break
 		}
-		n, errno := recv(s.fd[d], p)
+		n, errno := sock.Recv(uintptr(s.fd[d]), p)
 		switch {
 		case n > 0:
 			// A short read has emptied a stream socket: what comes later is a new edge.
@@ -140,7 +142,7 @@ func (lp *loop) deliver(i uint32, s *slot, d side, p []byte) bool {
 // put sends bytes to the socket of side d and queues what it does not take.
 func (lp *loop) put(i uint32, s *slot, d side, p []byte) syscall.Errno {
 	for len(p) > 0 && lp.waiting(s, d) == 0 {
-		n, errno := send(s.fd[d], p)
+		n, errno := sock.Send(uintptr(s.fd[d]), p)
 		switch errno {
 		case 0:
 			p = p[n:] // a short send is followed by EAGAIN, which orders the next edge
@@ -188,7 +190,7 @@ func (lp *loop) flush(i uint32, s *slot, d side) bool {
 		return true
 	}
 	for q.n > 0 {
-		n, errno := send(s.fd[d], q.front())
+		n, errno := sock.Send(uintptr(s.fd[d]), q.front())
 		if errno == syscall.EINTR {
 			continue
 		}

@@ -153,7 +153,7 @@ func (w *wire) Read(p []byte) (int, error) {
 		return 0, sock.ErrWouldBlock
 	}
 	for {
-		n, errno := recv(w.s.fd[w.d], p)
+		n, errno := sock.Recv(uintptr(w.s.fd[w.d]), p)
 		switch {
 		case n > 0:
 			w.drained = n < len(p) && w.s.f[w.d]&hup == 0
