@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"tickgate/loadtest/httpload"
+	"tickgate/loadtest/sheet"
 )
 
 // StepResult is what came of one step.
@@ -212,15 +214,11 @@ func (s *Stats) write(b *strings.Builder, what string) {
 }
 
 // counts writes counts by name, sorted.
-func counts[K interface{ ~int | ~string }](what string, m map[K]int64) string {
+func counts[K cmp.Ordered](what string, m map[K]int64) string {
 	if len(m) == 0 {
 		return ""
 	}
-	var parts []string
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		parts = append(parts, fmt.Sprintf("%v: %d", k, m[k]))
-	}
-	return "," + what + " {" + strings.Join(parts, ", ") + "}"
+	return "," + what + " {" + sheet.Counts(m) + "}"
 }
 
 // String writes what is not 0.

@@ -1,14 +1,15 @@
 package httpload
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"tickgate/loadtest/latency"
+	"tickgate/loadtest/sheet"
 )
 
 // Result is what a run showed, the warm-up aside.
@@ -181,34 +182,34 @@ func (r *Result) bottleneck(open bool) string {
 
 // WriteTo writes the result for people.
 func (r *Result) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "requests    %d due, %d sent, %d ok, %d failed in %.1f s\n", r.Due, r.Sent, r.OK, r.Failed(), r.Seconds)
-	fmt.Fprintf(&b, "throughput  %.0f ok/s, %.1f MB/s in, %.1f MB/s out\n", r.OKPerSecond, r.perSecond(r.BytesIn)/1e6, r.perSecond(r.BytesOut)/1e6)
-	fmt.Fprintf(&b, "statuses    %s\n", counts(r.Statuses))
+	s := sheet.New(11)
+	s.Line("requests", "%d due, %d sent, %d ok, %d failed in %.1f s", r.Due, r.Sent, r.OK, r.Failed(), r.Seconds)
+	s.Line("throughput", "%.0f ok/s, %.1f MB/s in, %.1f MB/s out", r.OKPerSecond, r.perSecond(r.BytesIn)/1e6, r.perSecond(r.BytesOut)/1e6)
+	s.Line("statuses", "%s", cmp.Or(sheet.Counts(r.Statuses), "none"))
 	if len(r.Errors) > 0 {
-		fmt.Fprintf(&b, "errors      %s\n            first: %s\n", counts(r.Errors), r.FirstError)
+		s.Line("errors", "%s", sheet.Counts(r.Errors))
+		s.Line("", "first: %s", r.FirstError)
 	}
-	fmt.Fprintf(&b, "connections %d opened, %d of them for requests that went again", r.Opened, r.Reconnects)
+	secure := ""
 	if r.Handshakes > 0 {
-		fmt.Fprintf(&b, "; %d TLS handshakes, %d resumed", r.Handshakes, r.Resumed)
+		secure = fmt.Sprintf("; %d TLS handshakes, %d resumed", r.Handshakes, r.Resumed)
 	}
-	fmt.Fprintf(&b, "\n\n%-24s %10s %9s %9s %9s %9s %9s %9s %9s\n", "ms", "count", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max")
-	row(&b, "latency", r.Latency)
+	s.Line("connections", "%d opened, %d of them for requests that went again%s", r.Opened, r.Reconnects, secure)
+	fmt.Fprintf(s, "\n%-24s %10s %9s %9s %9s %9s %9s %9s %9s\n", "ms", "count", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max")
+	row(s, "latency", r.Latency)
 	if r.SendLag.Count > 0 {
-		row(&b, "from the sending", r.Service)
-		row(&b, "sent late by the tool", r.SendLag)
+		row(s, "from the sending", r.Service)
+		row(s, "sent late by the tool", r.SendLag)
 	}
 	if len(r.ByName) > 1 {
 		for _, name := range slices.Sorted(maps.Keys(r.ByName)) {
-			row(&b, name, r.ByName[name].Latency)
+			row(s, name, r.ByName[name].Latency)
 		}
 	}
-	fmt.Fprintf(&b, "\nthe tool    %.1f us of CPU a request, its busiest loop %.0f %% busy\n", r.CPUMicros(), r.Busy*100)
-	if r.Bottleneck != "" {
-		fmt.Fprintf(&b, "\nWARNING: the tool was the bottleneck: %s\n", r.Bottleneck)
-	}
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
+	s.WriteByte('\n')
+	s.Line("the tool", "%.1f us of CPU a request, its busiest loop %.0f %% busy", r.CPUMicros(), r.Busy*100)
+	s.End("", sheet.Limited, r.Bottleneck)
+	return s.WriteTo(w)
 }
 
 // CPUMicros is the tool's own processor time for each request it sent, in microseconds.
@@ -222,22 +223,10 @@ func (r *Result) perSecond(n int64) float64 {
 }
 
 // row writes a line of the table of latencies.
-func row(b *strings.Builder, name string, s latency.Summary) {
-	fmt.Fprintf(b, "%-24s %10d", name, s.Count)
-	for _, us := range [...]float64{s.Mean, s.P50, s.P90, s.P99, s.P999, s.P9999, s.Max} {
-		fmt.Fprintf(b, " %9.3f", us/1e3)
+func row(s *sheet.Sheet, name string, times latency.Summary) {
+	fmt.Fprintf(s, "%-24s %10d", name, times.Count)
+	for _, us := range [...]float64{times.Mean, times.P50, times.P90, times.P99, times.P999, times.P9999, times.Max} {
+		fmt.Fprintf(s, " %9.3f", us/1e3)
 	}
-	b.WriteByte('\n')
-}
-
-// counts writes "key: count" in the order of the keys.
-func counts[K int | string](m map[K]int64) string {
-	var parts []string
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		parts = append(parts, fmt.Sprintf("%v: %d", k, m[k]))
-	}
-	if parts == nil {
-		return "none"
-	}
-	return strings.Join(parts, ", ")
+	s.WriteByte('\n')
 }

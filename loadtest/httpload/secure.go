@@ -3,7 +3,6 @@ package httpload
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -109,8 +108,7 @@ func (k *crew) dial(ctx context.Context, number int) (s secured, f Failure, err 
 	defer cancel()
 	tcp, err := k.target.DialTCP(ctx, number)
 	if err != nil {
-		var timeout net.Error
-		if errors.As(err, &timeout) && timeout.Timeout() {
+		if target.IsTimeout(err) {
 			return s, ConnectTimeout, err
 		}
 		return s, connectFailure(err), err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tickgate/loadtest/sheet"
 )
 
 // Survey is what a replay would send.
@@ -84,23 +86,23 @@ func (v *Survey) count(second int64) {
 
 // WriteTo writes the survey for people.
 func (v *Survey) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
+	s := sheet.New(11)
 	mean := float64(v.Requests)
 	if v.Seconds > 1 {
 		mean /= v.Seconds
 	}
-	fmt.Fprintf(&b, "would send  %d requests in %.1f s, %.1f/s on average, at most %d in a second, %d bytes of bodies\n", v.Requests, v.Seconds, mean, v.Peak, v.Bodies)
-	fmt.Fprintf(&b, "methods     %s\nhosts       %s\n", listed(v.Methods), listed(v.Hosts))
+	s.Line("would send", "%d requests in %.1f s, %.1f/s on average, at most %d in a second, %d bytes of bodies", v.Requests, v.Seconds, mean, v.Peak, v.Bodies)
+	s.Line("methods", "%s", listed(v.Methods))
+	s.Line("hosts", "%s", listed(v.Hosts))
 	widest := int64(1)
 	if len(v.Rates) > 0 {
 		widest = slices.Max(v.Rates)
 	}
 	for i, n := range v.Rates {
 		bar := strings.Repeat("#", int(n*40/widest))
-		fmt.Fprintf(&b, "%8s  %10.1f/s  %s\n", time.Duration(int64(i)*v.Step)*time.Second, float64(n)/float64(v.Step), bar)
+		fmt.Fprintf(s, "%8s  %10.1f/s  %s\n", time.Duration(int64(i)*v.Step)*time.Second, float64(n)/float64(v.Step), bar)
 	}
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
+	return s.WriteTo(w)
 }
 
 // listed writes counts, the most first.
@@ -119,21 +121,20 @@ func listed[K cmp.Ordered](counts map[K]int64) string {
 
 // WriteTo writes the counts for people.
 func (c *Counts) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "log         %d lines, %d requests, %d copies in bursts\n", c.Lines, c.Requests, c.Copies)
+	s := sheet.New(11)
+	s.Line("log", "%d lines, %d requests, %d copies in bursts", c.Lines, c.Requests, c.Copies)
 	line := func(name string, counts map[string]int64) {
 		if len(counts) > 0 {
-			fmt.Fprintf(&b, "%-10s  %s\n", name, listed(counts))
+			s.Line(name, "%s", listed(counts))
 		}
 	}
 	line("flawed", c.Flawed)
 	for _, f := range c.Examples {
-		fmt.Fprintf(&b, "            %s:%d: %s: %q\n", f.File, f.Line, f.Reason, f.Text)
+		s.Line("", "%s:%d: %s: %q", f.File, f.Line, f.Reason, f.Text)
 	}
 	line("skipped", c.Skipped)
 	more := map[string]int64{"late": c.Late, "crowded seconds": c.Crowded, "cut bodies": c.CutBodies, "dropped fields": c.DroppedFields}
 	maps.DeleteFunc(more, func(_ string, n int64) bool { return n == 0 })
 	line("also", more)
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
+	return s.WriteTo(w)
 }

@@ -51,6 +51,14 @@ func (m Meter) Cost() Cost {
 	return c
 }
 
+// Micros is the CPU time for each of n, in microseconds; 0 if there is none.
+func (c Cost) Micros(n int64) float64 {
+	if n <= 0 {
+		return 0
+	}
+	return c.CPU.Seconds() * 1e6 / float64(n)
+}
+
 // Bottleneck says why the tool, and not its target, limited what was measured, or "".
 func (c Cost) Bottleneck() string {
 	if c.Wall <= 0 || c.Processors < 1 {

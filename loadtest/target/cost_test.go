@@ -21,6 +21,13 @@ func TestBottleneck(t *testing.T) {
 	f(Cost{CPU: time.Second, Wall: time.Second, Processors: 2, Busy: 0.9, OfBusy: 0.9}, "")
 }
 
+func TestMicros(t *testing.T) {
+	c := Cost{CPU: 3 * time.Millisecond}
+	if c.Micros(2) != 1500 || c.Micros(0) != 0 || (Cost{}).Micros(5) != 0 {
+		t.Error(c.Micros(2), c.Micros(0), Cost{}.Micros(5))
+	}
+}
+
 // What this process burns shows.
 func TestMeter(t *testing.T) {
 	m := NewMeter()

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"tickgate/loadtest/latency"
+	"tickgate/loadtest/sheet"
 	"tickgate/loadtest/target"
 )
 
@@ -48,13 +47,12 @@ func (e End) String() string {
 
 // connectFailure tells errors of connecting apart.
 func connectFailure(err error) End {
-	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ConnectRefused
-	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+	case target.IsShortage(err):
 		return NoLocalPort
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case target.IsTimeout(err):
 		return ConnectTimeout
 	default:
 		return ConnectFailed
@@ -181,7 +179,7 @@ func (r *run) result() *Result {
 	result := &Result{
 		Kind: r.Kind.String(), Seconds: r.took.Seconds(), Begun: t.begun, HeldBack: t.heldBack, Served: t.served,
 		Ends: make(map[string]int64), Alerts: make(map[string]int64), MostOpen: t.most, Lasted: t.lasted.Summary(),
-		UnansweredNumbers: t.numbers, CPUSeconds: cost.CPU.Seconds(), FirstError: t.first,
+		UnansweredNumbers: t.numbers, CPUSeconds: cost.CPU.Seconds(), CPUMicros: cost.Micros(t.begun), FirstError: t.first,
 	}
 	for e, n := range t.ends {
 		if n > 0 {
@@ -193,9 +191,6 @@ func (r *run) result() *Result {
 	}
 	if r.took > 0 {
 		result.PerSecond = float64(t.begun) / r.took.Seconds()
-	}
-	if t.begun > 0 {
-		result.CPUMicros = cost.CPU.Seconds() * 1e6 / float64(t.begun)
 	}
 	result.Bottleneck = r.bottleneck(result)
 	return result
@@ -219,39 +214,21 @@ func (r *run) bottleneck(result *Result) string {
 
 // WriteTo writes the result for people.
 func (r *Result) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-12s "+format+"\n", append([]any{name}, args...)...)
-	}
-	line(r.Kind, "%d connections begun in %.1f s: %.0f/s; at most %d open at a time", r.Begun, r.Seconds, r.PerSecond, r.MostOpen)
-	line("served", "%d got a ServerHello", r.Served)
-	line("ends", "%s", list(r.Ends))
+	s := sheet.New(12)
+	s.Line(r.Kind, "%d connections begun in %.1f s: %.0f/s; at most %d open at a time", r.Begun, r.Seconds, r.PerSecond, r.MostOpen)
+	s.Line("served", "%d got a ServerHello", r.Served)
+	s.Line("ends", "%s", sheet.Counts(r.Ends))
 	if len(r.Alerts) > 0 {
-		line("alerts", "%s", list(r.Alerts))
+		s.Line("alerts", "%s", sheet.Counts(r.Alerts))
 	}
-	line("lasted", "%v", r.Lasted)
+	s.Line("lasted", "%v", r.Lasted)
 	if r.HeldBack > 0 {
-		line("held back", "%d were due while all were under way", r.HeldBack)
+		s.Line("held back", "%d were due while all were under way", r.HeldBack)
 	}
 	if len(r.UnansweredNumbers) > 0 {
-		line("unanswered", "numbers %v", r.UnansweredNumbers)
+		s.Line("unanswered", "numbers %v", r.UnansweredNumbers)
 	}
-	line("this tool", "%.2f s CPU, %.0f µs a connection", r.CPUSeconds, r.CPUMicros)
-	if r.FirstError != "" {
-		line("first error", "%s", r.FirstError)
-	}
-	if r.Bottleneck != "" {
-		fmt.Fprintf(&b, "\nWARNING: the attack was weaker than asked for: %s\n", r.Bottleneck)
-	}
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
-}
-
-// list writes counts by name, sorted.
-func list(counts map[string]int64) string {
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		all = append(all, fmt.Sprintf("%s: %d", name, counts[name]))
-	}
-	return strings.Join(all, ", ")
+	s.Line("this tool", "%.2f s CPU, %.0f µs a connection", r.CPUSeconds, r.CPUMicros)
+	s.End(r.FirstError, "the attack was weaker than asked for", r.Bottleneck)
+	return s.WriteTo(w)
 }

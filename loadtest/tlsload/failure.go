@@ -8,6 +8,8 @@ import (
 	"net"
 	"reflect"
 	"syscall"
+
+	"tickgate/loadtest/target"
 )
 
 // Failure is why a connection does not count as good.
@@ -53,9 +55,9 @@ func connectFailure(err error) Failure {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ConnectRefused
-	case isTimeout(err):
+	case target.IsTimeout(err):
 		return ConnectTimeout
-	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+	case target.IsShortage(err):
 		return NoLocalPort
 	default:
 		return ConnectFailed
@@ -82,9 +84,9 @@ func tlsFailure(err error, otherwise Failure) Failure {
 		return NotTLS
 	case errors.As(err, &cert):
 		return BadCertificate
-	case isTimeout(err):
+	case target.IsTimeout(err):
 		return Timeout
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case target.IsReset(err):
 		return Reset
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return ClosedEarly
@@ -104,9 +106,4 @@ func alertOf(err error) (number uint64, ok bool) {
 		return v.Uint(), true
 	}
 	return 0, true
-}
-
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
 }

@@ -3,12 +3,10 @@ package tlsload
 import (
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"tickgate/loadtest/latency"
+	"tickgate/loadtest/sheet"
 )
 
 // Result is what a run showed. Connections of the warm-up are in none of it.
@@ -141,7 +139,7 @@ func (r *run) result() *Result {
 		FullTime: t.full.Summary(), ResumedTime: t.resumed.Summary(), SendLag: r.lag.Summary(),
 		SessionAge: t.age.Summary(), RefusedAge: t.refusedAge.Summary(),
 		PerSecond: t.seconds, Curve: t.latency.Curve(), HDR: hdr,
-		CPUSeconds: r.cost.CPU.Seconds(), MachineBusy: r.cost.Busy, ToolShare: r.cost.OfBusy,
+		CPUSeconds: r.cost.CPU.Seconds(), CPUMicros: r.cost.Micros(n.sent), MachineBusy: r.cost.Busy, ToolShare: r.cost.OfBusy,
 		Bottleneck: r.bottleneck(), FirstError: t.first,
 	}
 	for f, count := range t.failures {
@@ -151,9 +149,6 @@ func (r *run) result() *Result {
 	}
 	if result.Seconds > 0 {
 		result.HandshakesPerSecond = float64(n.ok) / result.Seconds
-	}
-	if n.sent > 0 {
-		result.CPUMicros = r.cost.CPU.Seconds() * 1e6 / float64(n.sent)
 	}
 	return result
 }
@@ -168,60 +163,38 @@ func (r *run) bottleneck() string {
 
 // WriteTo writes the result for people.
 func (r *Result) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-12s "+format+"\n", append([]any{name}, args...)...)
-	}
-	line("handshakes", "%d due, %d begun in %.1f s, %d full and %d resumed: %.0f/s", r.Due, r.Sent, r.Seconds, r.Full, r.Resumed, r.HandshakesPerSecond)
+	s := sheet.New(12)
+	s.Line("handshakes", "%d due, %d begun in %.1f s, %d full and %d resumed: %.0f/s", r.Due, r.Sent, r.Seconds, r.Full, r.Resumed, r.HandshakesPerSecond)
 	if r.Offered+r.NoSession > 0 {
-		line("resumption", "%d sessions offered, %d refused; %d had none to offer", r.Offered, r.Refused, r.NoSession)
-		line("session age", "%v", r.SessionAge)
+		s.Line("resumption", "%d sessions offered, %d refused; %d had none to offer", r.Offered, r.Refused, r.NoSession)
+		s.Line("session age", "%v", r.SessionAge)
 	}
 	if len(r.Errors) > 0 {
-		line("errors", "%s", list(r.Errors))
+		s.Line("errors", "%s", sheet.Counts(r.Errors))
 	}
 	if len(r.Statuses) > 0 {
-		line("statuses", "%s", list(r.Statuses))
+		s.Line("statuses", "%s", sheet.Counts(r.Statuses))
 	}
-	line("latency", "%v", r.Latency)
-	line("connect", "%v", r.Connect)
+	s.Line("latency", "%v", r.Latency)
+	s.Line("connect", "%v", r.Connect)
 	for _, k := range r.Kinds {
 		how := "full"
 		if k.Resumed {
 			how = "resumed"
 		}
-		line(how, "%s, %s, %s, %s", k.Version, k.Cipher, k.Group, k.Key)
-		line("", "%v", k.Handshake)
+		s.Line(how, "%s, %s, %s, %s", k.Version, k.Cipher, k.Group, k.Key)
+		s.Line("", "%v", k.Handshake)
 	}
 	if r.OK > 0 {
-		line("protocol", "%s", list(r.ALPN))
+		s.Line("protocol", "%s", sheet.Counts(r.ALPN))
 	}
 	if r.Sent > 0 {
-		line("bytes", "%d in and %d out a connection", r.BytesIn/r.Sent, r.BytesOut/r.Sent)
+		s.Line("bytes", "%d in and %d out a connection", r.BytesIn/r.Sent, r.BytesOut/r.Sent)
 	}
 	if r.Retried+r.Unclosed > 0 {
-		line("odd", "%d HelloRetryRequests, %d not closed in order by the server", r.Retried, r.Unclosed)
+		s.Line("odd", "%d HelloRetryRequests, %d not closed in order by the server", r.Retried, r.Unclosed)
 	}
-	line("this tool", "%.2f s CPU, %.0f µs a handshake; began late by: %v", r.CPUSeconds, r.CPUMicros, r.SendLag)
-	if r.FirstError != "" {
-		line("first error", "%s", r.FirstError)
-	}
-	if r.Bottleneck != "" {
-		fmt.Fprintf(&b, "\nWARNING: the tool was the bottleneck: %s\n", r.Bottleneck)
-	}
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
-}
-
-// list writes counts by name, sorted.
-func list[K interface{ ~int | ~string }](counts map[K]int64) string {
-	var parts []string
-	for _, k := range slices.Sorted(maps.Keys(counts)) {
-		name := fmt.Sprint(k)
-		if name == "" {
-			name = "none"
-		}
-		parts = append(parts, fmt.Sprintf("%s: %d", name, counts[k]))
-	}
-	return strings.Join(parts, ", ")
+	s.Line("this tool", "%.2f s CPU, %.0f µs a handshake; began late by: %v", r.CPUSeconds, r.CPUMicros, r.SendLag)
+	s.End(r.FirstError, sheet.Limited, r.Bottleneck)
+	return s.WriteTo(w)
 }

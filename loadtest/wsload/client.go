@@ -506,9 +506,9 @@ func ending(err error) string {
 		return "eof"
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return "eof_in_frame"
-	case isReset(err):
+	case target.IsReset(err):
 		return "reset"
-	case isTimeout(err):
+	case target.IsTimeout(err):
 		return "no_close_answer"
 	default:
 		return "error"

@@ -1,17 +1,14 @@
 package wsload
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"io"
-	"maps"
-	"net"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"tickgate/loadtest/latency"
+	"tickgate/loadtest/sheet"
 )
 
 // Result is what a run showed.
@@ -113,9 +110,7 @@ func (r *run) result(cpu time.Duration) *Result {
 		SendLag: r.lag.Summary(), CPUSeconds: cpu.Seconds(), TrafficCPUSeconds: r.traffic.CPU.Seconds(), TooSlow: r.lag.Quantile(0.99) > lagTooLong,
 		Bottleneck: r.bottleneck(), FirstError: r.firstError,
 	}
-	if crossed := result.Sent + result.Received; crossed > 0 {
-		result.CPUMicros = result.TrafficCPUSeconds * 1e6 / float64(crossed)
-	}
+	result.CPUMicros = r.traffic.Micros(result.Sent + result.Received)
 	if r.Reconnect {
 		result.Reconnects = &r.reconnects
 		result.Reconnects.Away = r.away.Summary()
@@ -155,58 +150,36 @@ func spread(ends []time.Time) (perSecond []int, busiest float64) {
 
 // WriteTo writes the result for people.
 func (r *Result) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-14s "+format+"\n", append([]any{name}, args...)...)
-	}
-	line("tunnels", "%d opened, %d failed%s, %d ended by the server", r.Opened, r.Failed, list(r.Refused), r.Lost())
-	line("opening", "%v", r.OpenTime)
+	s := sheet.New(14)
+	s.Line("tunnels", "%d opened, %d failed%s, %d ended by the server", r.Opened, r.Failed, list(r.Refused), r.Lost())
+	s.Line("opening", "%v", r.OpenTime)
 	if r.Received > 0 || r.Sent > 0 {
-		line("messages", "%d sent, %d received in %.1f s; %d gaps, %d duplicates, %d reordered, %d corrupt, %d unanswered, %d cut off",
+		s.Line("messages", "%d sent, %d received in %.1f s; %d gaps, %d duplicates, %d reordered, %d corrupt, %d unanswered, %d cut off",
 			r.Sent, r.Received, r.Seconds, r.Gaps, r.Duplicates, r.Reordered, r.Corrupt, r.Unanswered, r.CutOff)
-		line("latency", "%v", r.MessageTime)
+		s.Line("latency", "%v", r.MessageTime)
 	}
 	if len(r.Ended) > 0 {
-		line("ends", "%s, by second %v, at most %.1f %% within one", list(r.Ended), r.EndedPerSecond, r.BusiestSecond*100)
+		s.Line("ends", "%s, by second %v, at most %.1f %% within one", list(r.Ended), r.EndedPerSecond, r.BusiestSecond*100)
 	}
 	if r.Skipped > 0 {
-		line("skipped", "%d deliveries, by the backend, for subscribers that took no bytes", r.Skipped)
+		s.Line("skipped", "%d deliveries, by the backend, for subscribers that took no bytes", r.Skipped)
 	}
 	if c := r.Reconnects; c != nil {
-		line("reconnects", "%d back, %d still away, %d attempts%s, %d of them without an answer; %d messages missed", c.Back, c.StillAway, c.Attempts, list(c.Refused), c.Failed, c.Missed)
-		line("away", "%v", c.Away)
+		s.Line("reconnects", "%d back, %d still away, %d attempts%s, %d of them without an answer; %d messages missed", c.Back, c.StillAway, c.Attempts, list(c.Refused), c.Failed, c.Missed)
+		s.Line("away", "%v", c.Away)
 	}
 	if r.Handshakes > 0 {
-		line("TLS", "%d handshakes, %d resumed", r.Handshakes, r.Resumed)
+		s.Line("TLS", "%d handshakes, %d resumed", r.Handshakes, r.Resumed)
 	}
-	line("this tool", "%.2f s CPU, %.1f µs a message; sent late by: %v", r.CPUSeconds, r.CPUMicros, r.SendLag)
-	if r.FirstError != "" {
-		line("first error", "%s", r.FirstError)
-	}
-	if r.Bottleneck != "" {
-		fmt.Fprintf(&b, "\nWARNING: the tool was the bottleneck: %s\n", r.Bottleneck)
-	}
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
+	s.Line("this tool", "%.2f s CPU, %.1f µs a message; sent late by: %v", r.CPUSeconds, r.CPUMicros, r.SendLag)
+	s.End(r.FirstError, sheet.Limited, r.Bottleneck)
+	return s.WriteTo(w)
 }
 
-// list writes counts by name, sorted.
-func list[K interface{ ~int | ~string }](counts map[K]int64) string {
+// list writes counts, if there are some.
+func list[K cmp.Ordered](counts map[K]int64) string {
 	if len(counts) == 0 {
 		return ""
 	}
-	var parts []string
-	for _, k := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%v: %d", k, counts[k]))
-	}
-	return " (" + strings.Join(parts, ", ") + ")"
-}
-
-func isReset(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-}
-
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
+	return " (" + sheet.Counts(counts) + ")"
 }

@@ -159,8 +159,7 @@ var (
 
 // kindOf names an error.
 func kindOf(err error) Kind {
-	var timeout net.Error
-	timedOut := errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+	timedOut := target.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case err == nil:
 		return OK
@@ -180,7 +179,7 @@ func kindOf(err error) Kind {
 		return ConnectFailed
 	case timedOut:
 		return Timeout
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case target.IsReset(err):
 		return Reset
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return ClosedEarly
