@@ -36,11 +36,7 @@ Needs bin/ (make build), curl, openssl for TLS, nginx, haproxy; some 10 minutes.
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 read -ra kinds <<<"${KINDS:-http https ws wss}"
 read -ra counts <<<"${COUNTS:-1000 5000 19000}"

@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 source scripts/lib.sh
+# shellcheck source=scripts/peers.sh
+source scripts/peers.sh
 
 usage() {
 	cat <<'END'
@@ -28,11 +30,7 @@ Needs bin/ (make build), wrk, curl and nginx; TLS=1 needs openssl.
 END
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 rounds=${ROUNDS:-5}
 duration=${DURATION:-10}
@@ -48,16 +46,7 @@ need curl curl
 need nginx nginx-light
 need_binaries
 PATH=$PATH:/usr/sbin
-if [[ -n ${PEERS:-} ]]; then
-	read -ra peers <<<"$PEERS"
-else
-	peers=(tickgate nginx nethttp)
-	if command -v haproxy >/dev/null; then
-		peers+=(haproxy)
-	else
-		echo 'haproxy is not installed and left out: apt-get install haproxy' >&2
-	fi
-fi
+choose_peers
 
 make_work_dir
 [[ $tls == 1 ]] && make_certificate
@@ -77,8 +66,8 @@ events { worker_connections 4096; }
 END
 }
 
-# start_backend serves a 1 KiB file from memory, the same for every peer.
-start_backend() {
+# start_file_server serves a 1 KiB file from memory, the same for every peer.
+start_file_server() {
 	mkdir -p "$work_dir/www" "$work_dir/backend"
 	head -c 1024 /dev/zero | tr '\0' x >"$work_dir/www/1k"
 	{
@@ -238,26 +227,13 @@ to_ms() {
 	awk '/us$/ { printf "%.2f", $1 / 1000; next } /ms$/ { printf "%.2f", $1 + 0; next } { printf "%.2f", $1 * 1000 }'
 }
 
-# median METRIC PEER, lowest METRIC PEER, highest METRIC PEER print one sample.
-sorted() { printf '%s' "${samples["$1 $2"]}" | sort -g; }
-median() { sorted "$1" "$2" | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-lowest() { sorted "$1" "$2" | head -n 1; }
-highest() { sorted "$1" "$2" | tail -n 1; }
+# of METRIC PEER prints the samples.
+of() { printf '%s' "${samples["$1 $2"]}"; }
 
 # ratio PEER TO prints how many times the CPU of TO a peer takes, by medians.
 ratio() {
 	[[ -n ${peer_pid[$2]:-} ]] || { echo –; return; }
-	awk -v a="$(median cpu "$1")" -v b="$(median cpu "$2")" 'BEGIN { printf "%.2f", a / b }'
-}
-
-# version PEER prints the peer's name for the table.
-version() {
-	case $1 in
-	tickgate) bin/tickgate version | awk '{ print $1, $2 }' ;;
-	nginx) nginx -v 2>&1 | sed 's|.*/|nginx |' ;;
-	haproxy) haproxy -v | awk 'NR == 1 { sub("-.*", "", $3); print "HAProxy", $3 }' ;;
-	nethttp) echo 'net/http ReverseProxy' ;;
-	esac
+	awk -v a="$(of cpu "$1" | median_of)" -v b="$(of cpu "$2" | median_of)" 'BEGIN { printf "%.2f", a / b }'
 }
 
 report() {
@@ -267,10 +243,10 @@ report() {
 	echo '| | CPU µs/request | × nginx | × net/http | requests/s | p99 ms | PSS MiB |'
 	echo '|---|---|---|---|---|---|---|'
 	for peer in "${peers[@]}"; do
-		printf '| %s | %s (%s–%s) | %s | %s | %s | %s | %s (%s–%s) |\n' "$(version "$peer")" \
-			"$(median cpu "$peer")" "$(lowest cpu "$peer")" "$(highest cpu "$peer")" \
-			"$(ratio "$peer" nginx)" "$(ratio "$peer" nethttp)" "$(median rate "$peer")" "$(median p99 "$peer")" \
-			"$(median pss "$peer")" "$(lowest pss "$peer")" "$(highest pss "$peer")"
+		printf '| %s | %s (%s–%s) | %s | %s | %s | %s | %s (%s–%s) |\n' "$(peer_version "$peer")" \
+			"$(of cpu "$peer" | median_of)" "$(of cpu "$peer" | lowest_of)" "$(of cpu "$peer" | highest_of)" \
+			"$(ratio "$peer" nginx)" "$(ratio "$peer" nethttp)" "$(of rate "$peer" | median_of)" "$(of p99 "$peer" | median_of)" \
+			"$(of pss "$peer" | median_of)" "$(of pss "$peer" | lowest_of)" "$(of pss "$peer" | highest_of)"
 	done
 }
 
@@ -280,9 +256,8 @@ check_bars() {
 		die 'above the bars: at most 1.2x nginx and 0.25x net/http'
 }
 
-start_backend
+start_file_server
 for peer in "${peers[@]}"; do
-	[[ -n ${peer_port[$peer]:-} ]] || die "no peer $peer: there are tickgate, nginx, nethttp and haproxy"
 	"start_$peer"
 	peer_pid[$peer]=$started
 	check_peer "$peer"

@@ -39,11 +39,7 @@ twelve minutes.
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 read -ra kinds <<<"${KINDS:-ws wss}"
 rounds=${ROUNDS:-5}

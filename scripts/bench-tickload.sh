@@ -30,11 +30,7 @@ Needs bin/ (make build), nginx, wrk, curl.
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 size=${SIZE:-1024}
 conns=${CONNS:-64}

@@ -30,10 +30,7 @@ Needs bin/ (make build), nginx (apt-get install nginx-light). Some three minutes
 END_USAGE
 }
 
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-	usage
-	exit 0
-fi
+help_wanted "$@"
 
 window=${WINDOW:-2s}
 peers=${PEERS:-tickgate,nginx,nethttp}

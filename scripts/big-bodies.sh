@@ -23,11 +23,7 @@ Needs bin/ (make build), curl and openssl.
 END
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 size=${SIZE:-2147483648}
 limit=${LIMIT:-50}
@@ -51,11 +47,8 @@ routes:
   - {path: /, upstream: be}
 END
 truncate -s "$size" "$work_dir/body" # a hole: takes no room on the disk
-start backend bin/tickload backend -listen "127.0.0.1:$port"
-wait_for_url backend "http://127.0.0.1:$port/"
-start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway_pid=$started
-wait_for_url tickgate "http://127.0.0.1:$((port + 1))/"
+start_backend "127.0.0.1:$port"
+start_gateway "http://127.0.0.1:$((port + 1))/"
 wait_for_url tickgate "https://127.0.0.1:$((port + 2))/"
 
 # watch PID FILE COMMAND… runs the command and leaves the peak of the PSS meanwhile

@@ -31,11 +31,7 @@ Needs bin/ (make build), curl, openssl. Vanishing takes root (CAP_NET_ADMIN).
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 minutes=${MINUTES:-30}
 clients=${CLIENTS:-150}
@@ -112,9 +108,7 @@ start http-backend bin/tickload backend -listen "127.0.0.1:$http_port"
 start ws-backend bin/tickload ws-backend -listen "127.0.0.1:$ws_port"
 wait_for_url http-backend "http://127.0.0.1:$http_port/"
 wait_for_port ws-backend "$ws_port"
-start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway_pid=$started
-wait_for_url tickgate "http://127.0.0.1:$port/"
+start_gateway "http://127.0.0.1:$port/"
 
 echo "warm-up, $warm s"
 churn "$warm" $((seed + 1000)) || { cat "$work_dir/churn-plain.log" "$work_dir/churn-tls.log"; die 'clients failed in the warm-up'; }

@@ -22,10 +22,7 @@ Needs bin/ (make build).
 END_USAGE
 }
 
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-	usage
-	exit 0
-fi
+help_wanted "$@"
 
 # missing COMMAND says whether a program is absent, also from where root's programs are.
 missing() { ! PATH=$PATH:/usr/sbin command -v "$1" >/dev/null; }

@@ -32,11 +32,7 @@ Needs bin/ (make build), curl.
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 workers=${WORKERS:-32}
 reserved=${RESERVED:-10}
@@ -68,11 +64,8 @@ routes:
   - {path: /report, upstream: be, priority: bulk}
 END_YAML
 
-start backend bin/tickload backend -listen "$backend" -size 100 -delay "${delay}ms"
-wait_for_url backend "http://$backend/"
-start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway_pid=$started
-wait_for_url tickgate "http://127.0.0.1:$port/order"
+start_backend "$backend" -size 100 -delay "${delay}ms"
+start_gateway "http://127.0.0.1:$port/order"
 
 # critical NAME measures the critical route and demands that all were answered.
 critical() {

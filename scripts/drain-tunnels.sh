@@ -28,11 +28,7 @@ Needs bin/ (make build), curl, openssl for TLS=1.
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 tunnels=${TUNNELS:-5000}
 messages=${MESSAGES:-1000}
@@ -72,9 +68,7 @@ readiness() { curl -s -o /dev/null -w '%{http_code}' --max-time 2 "http://$admin
 
 start ws-backend bin/tickload ws-backend -listen "127.0.0.1:$ws_port"
 wait_for_port ws-backend "$ws_port"
-start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway_pid=$started
-wait_for_url tickgate "http://$admin/readyz"
+start_gateway "http://$admin/readyz"
 
 start load bin/tickload ws -url "$ws_scheme://127.0.0.1:$port/ws" -insecure -tunnels "$tunnels" -rate 1500 \
 	-mode echo -messages "$messages" -duration 0 -strict=false -json

@@ -11,6 +11,22 @@ die() {
 	exit 1
 }
 
+# help_wanted ARGUMENT… shows the script's usage and ends it, if that is what the first argument asks for.
+help_wanted() {
+	if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+		usage
+		exit 0
+	fi
+}
+
+# no_arguments ARGUMENT… is that for a script that has no others.
+no_arguments() {
+	help_wanted "$@"
+	(($# == 0)) && return
+	usage
+	exit 2
+}
+
 # need COMMAND PACKAGE demands a tool; nothing is installed here.
 need() {
 	command -v "$1" >/dev/null || PATH=$PATH:/usr/sbin command -v "$1" >/dev/null ||
@@ -20,6 +36,12 @@ need() {
 # need_binaries demands what `make build` leaves.
 need_binaries() {
 	[[ -x bin/tickgate && -x bin/tickload ]] || die 'bin/tickgate or bin/tickload is missing: make build'
+}
+
+# need_descriptors COUNT lets processes open as many files as they may, and demands that these are COUNT.
+need_descriptors() {
+	ulimit -n "$(ulimit -Hn)"
+	[[ $(ulimit -n) == unlimited ]] || (($(ulimit -n) >= $1)) || die "$1 descriptors for a process are needed, and there are $(ulimit -n): ulimit -Hn"
 }
 
 # make_work_dir makes a folder for this run, readable by nginx's workers, and sees
@@ -74,6 +96,42 @@ wait_for_url() {
 	done
 	tail -n 20 "$work_dir/$name.log" >&2 || true
 	die "$name does not answer at $url"
+}
+
+# start_backend HOST:PORT [FLAG…] starts an HTTP backend and waits until it answers.
+start_backend() {
+	start backend bin/tickload backend -listen "$1" "${@:2}"
+	wait_for_url backend "http://$1/"
+}
+
+# secure_config PORT ADMIN BACKEND [SETTING…] prints a configuration of the gateway: a TLS listener with the certificate
+# that "issue server" made, and with the settings, in front of one backend.
+secure_config() {
+	cat <<END_YAML
+admin: {listen: "$2"}
+listeners:
+  - listen: 127.0.0.1:$1
+    tls:
+      certificates: [{cert_file: $work_dir/server.pem, key_file: $work_dir/server.key}]
+$(printf '      %s\n' "${@:4}")
+upstreams: {be: {servers: [{address: "$3"}]}}
+routes: [{path: /, upstream: be}]
+END_YAML
+}
+
+# start_gateway URL [COMMAND…] starts the gateway that tickgate.yaml in the work folder describes, by the command if
+# there is one, waits until URL answers, and leaves its id in $gateway_pid.
+start_gateway() {
+	start tickgate "${@:2}" bin/tickgate run -c "$work_dir/tickgate.yaml"
+	gateway_pid=$started
+	wait_for_url tickgate "$1"
+}
+
+# end_gateway TEXT checks that it still runs and that it ends in order; TEXT stands before what is checked.
+end_gateway() {
+	check "$1the gateway still runs" kill -0 "$gateway_pid"
+	finish "$gateway_pid" TERM
+	check "$1and ends in order" [ "$code" = 0 ]
 }
 
 # family PID prints the process and its descendants.
@@ -235,6 +293,10 @@ json() {
 		within != "" { if ($1 == within) within = ""; next }
 		$1 == key { $1 = ""; sub("^ ", ""); sub(",$", ""); print; exit }' "$1"
 }
+
+# of NAME KEY [WITHIN] is json for the log of a process, and failed NAME prints how many of what was due there was not OK.
+of() { json "$work_dir/$1.log" "${@:2}"; }
+failed() { calc "$(of "$1" due) - $(of "$1" ok)" 0; }
 
 # metric ADMIN NAME prints the sum of the series of a metric whose text begins with
 # NAME, which may go on with labels; nothing if there is none.

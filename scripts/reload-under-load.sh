@@ -24,11 +24,7 @@ Needs bin/ (make build), wrk and curl.
 END
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 reloads=${RELOADS:-20}
 conns=${CONNS:-64}
@@ -81,9 +77,7 @@ start backend-2 bin/tickload backend -listen "127.0.0.1:$((port + 1))"
 wait_for_url backend-1 "http://127.0.0.1:$port/"
 wait_for_url backend-2 "http://127.0.0.1:$((port + 1))/"
 write_config 0
-start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway_pid=$started
-wait_for_url tickgate "$gateway/generation"
+start_gateway "$gateway/generation"
 
 echo "load on $conns connections, $reloads reloads"
 seconds=$((reloads / 2 + 5))

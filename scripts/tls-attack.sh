@@ -43,11 +43,7 @@ Needs bin/ (make build), curl, openssl, and SOCKETS + 1000 descriptors for a pro
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 mutants=${MUTANTS:-1000}
 sockets=${SOCKETS:-5000}
@@ -68,27 +64,18 @@ kinds=(silent dribble stall)
 need curl curl
 need openssl openssl
 need_binaries
-ulimit -n "$(ulimit -Hn)"
 ((duration > ramp + 5)) || die "DURATION is $duration: want more than RAMP + 5 seconds"
 ((calm > 3)) || die "CALM is $calm: want more than 3 seconds"
-[[ $(ulimit -n) == unlimited ]] || (($(ulimit -n) >= sockets + 1000)) || die "$sockets sockets need more descriptors than $(ulimit -n): ulimit -Hn"
+need_descriptors $((sockets + 1000))
 make_work_dir
 make_authority
 issue server
-cat >"$work_dir/tickgate.yaml" <<END_YAML
-admin: {listen: $admin}
-listeners:
-  - listen: 127.0.0.1:$port
-    tls: {certificates: [{cert_file: $work_dir/server.pem, key_file: $work_dir/server.key}]}
-upstreams: {be: {servers: [{address: $backend}]}}
-routes: [{path: /, upstream: be}]
-${CONFIG:-}
-END_YAML
-start backend bin/tickload backend -listen "$backend"
-wait_for_url backend "http://$backend/"
-start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway=$started
-wait_for_url tickgate "https://127.0.0.1:$port/"
+{
+	secure_config "$port" "$admin" "$backend"
+	printf '%s\n' "${CONFIG:-}"
+} >"$work_dir/tickgate.yaml"
+start_backend "$backend"
+start_gateway "https://127.0.0.1:$port/"
 
 # honest NAME SECONDS begins both honest loads; their ids are in $kept and $fresh.
 honest() {
@@ -112,10 +99,8 @@ honest_done() {
 	done
 }
 
-of() { json "$work_dir/$1.log" "${@:2}"; }
-failed() { calc "$(of "$1" due) - $(of "$1" ok)" 0; }
 in_ms() { calc "$(of "$1" "$2" latency) / 1000" 1; }
-descriptors() { find "/proc/$gateway/fd" -mindepth 1 2>/dev/null | wc -l; }
+descriptors() { find "/proc/$gateway_pid/fd" -mindepth 1 2>/dev/null | wc -l; }
 
 # unaffected NAME checks the honest loads beside an attack.
 unaffected() {
@@ -133,7 +118,7 @@ echo '|---|---|---|---|---|---|---|'
 honest calm "$calm"
 sleep "$(calc "$calm * 0.8")"
 fds_before=$(descriptors)
-pss_before=$(pss_kib "$gateway")
+pss_before=$(pss_kib "$gateway_pid")
 honest_done calm
 
 honest mutants 10
@@ -155,8 +140,8 @@ samples=()
 until=$((SECONDS + duration - 2))
 sleep "$(calc "$ramp + ($duration - $ramp) / 4" 1)"
 while ((SECONDS < until)) || ((${#samples[@]} == 0)); do
-	kill -0 "$gateway" 2>/dev/null || die "the gateway has ended: $(tail -n 3 "$work_dir/tickgate.log")"
-	samples+=("$(pss_kib "$gateway")")
+	kill -0 "$gateway_pid" 2>/dev/null || die "the gateway has ended: $(tail -n 3 "$work_dir/tickgate.log")"
+	samples+=("$(pss_kib "$gateway_pid")")
 	sleep 1
 done
 weaker=
@@ -183,7 +168,7 @@ for ((i = 0; i < settle * 2; i++)); do
 done
 internal=$(metric "$admin" 'tickgate_connection_ends_total{reason="internal"}')
 printf '\nmemory (PSS): %s MiB in the calm, %s at the most, %s after the attack; %s KiB a socket\n\n' "$(calc "$pss_before / 1024" 1)" \
-	"$(calc "$pss_most / 1024" 1)" "$(calc "$(pss_kib "$gateway") / 1024" 1)" "$(calc "($pss_most - $pss_before) / $sockets" 1)"
+	"$(calc "$pss_most / 1024" 1)" "$(calc "$(pss_kib "$gateway_pid") / 1024" 1)" "$(calc "($pss_most - $pss_before) / $sockets" 1)"
 
 check "every one of $mutants mutants was answered or ended" [ "$mutants_code" = 0 ]
 check "the slow attack was as strong as it should be${weaker:+: $weaker}" [ -z "$weaker" ]
@@ -193,7 +178,5 @@ check "memory grew by at most $kib KiB a socket" holds "$pss_most - $pss_before 
 check "memory did not go on growing: $(calc "$pss_early / 1024" 1) MiB, later $(calc "$pss_late / 1024" 1) MiB" holds "$pss_late <= 1.25 * $pss_early"
 check "descriptors: $fds_before before, $fds_after after" [ "$fds_after" -le "$fds_before" ]
 check 'no connection ended by an internal error' [ "${internal:-0}" = 0 ]
-check 'the gateway still runs' kill -0 "$gateway"
-finish "$gateway" TERM
-check 'and ends in order' [ "$code" = 0 ]
+end_gateway ''
 conclude

@@ -39,11 +39,7 @@ Needs bin/ (make build), curl, openssl, taskset (util-linux), and SOCKETS + 1000
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 rounds=${ROUNDS:-3}
 duration=${DURATION:-10}
@@ -65,8 +61,7 @@ need curl curl
 need openssl openssl
 need taskset util-linux
 need_binaries
-ulimit -n "$(ulimit -Hn)"
-[[ $(ulimit -n) == unlimited ]] || (($(ulimit -n) >= sockets + 1000)) || die "$sockets sockets need more descriptors than $(ulimit -n): ulimit -Hn"
+need_descriptors $((sockets + 1000))
 gate_on=() load_on=() processors=$(nproc)
 if [[ $pin == 1 ]]; then
 	gate_on=(taskset -c 0) load_on=(taskset -c "1-$(($(nproc) - 1))") processors=1
@@ -74,25 +69,17 @@ fi
 make_work_dir
 make_authority
 key=${KEY:-ecdsa} issue server
-cat >"$work_dir/tickgate.yaml" <<END_YAML
-admin: {listen: $admin}
-listeners:
-  - listen: 127.0.0.1:$port
-    tls: {certificates: [{cert_file: $work_dir/server.pem, key_file: $work_dir/server.key}]}
-upstreams: {be: {servers: [{address: $backend}]}}
-routes: [{path: /, upstream: be}]
-${CONFIG:-}
-END_YAML
+{
+	secure_config "$port" "$admin" "$backend"
+	printf '%s\n' "${CONFIG:-}"
+} >"$work_dir/tickgate.yaml"
 start backend "${load_on[@]}" bin/tickload backend -listen "$backend"
 wait_for_url backend "http://$backend/"
-GOMAXPROCS=$processors start tickgate "${gate_on[@]}" bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway=$started
-wait_for_url tickgate "$url"
+GOMAXPROCS=$processors start_gateway "$url" "${gate_on[@]}"
 
 # load NAME COMMAND… starts a tickload with its result in NAME.log.
 load() { start "$1" "${load_on[@]}" bin/tickload "${@:2}" -json -strict=false -quiet; }
 
-of() { json "$work_dir/$1.log" "${@:2}"; }
 in_ms() { calc "$(of "$1" "$2" latency) / 1000" 2; }
 
 # done_with PID NAME waits for a tickload.
@@ -104,10 +91,10 @@ done_with() {
 # measure_capacity leaves how many handshakes a second the processors can do in $capacity.
 measure_capacity() {
 	local before after
-	before=$(cpu_ticks "$gateway")
+	before=$(cpu_ticks "$gateway_pid")
 	load capacity tls -url "$url" -insecure -groups X25519 -versions 1.3 -conns 8 -duration 5s
 	done_with "$started" capacity
-	after=$(cpu_ticks "$gateway")
+	after=$(cpu_ticks "$gateway_pid")
 	(($(of capacity ok) > 0)) || die "no handshake: $(of capacity first_error)"
 	micros=$(calc "($after - $before) / $hz * 1e6 / $(of capacity ok)" 0)
 	capacity=$(calc "$processors * 1e6 / $micros" 0)
@@ -129,7 +116,7 @@ measure() {
 	fi
 	done_with "$kept" "kept-$1"
 	done_with "$fresh" "fresh-$1"
-	kill -0 "$gateway" 2>/dev/null || die "the gateway has ended: $(tail -n 3 "$work_dir/tickgate.log")"
+	kill -0 "$gateway_pid" 2>/dev/null || die "the gateway has ended: $(tail -n 3 "$work_dir/tickgate.log")"
 }
 
 measure_capacity
@@ -142,7 +129,7 @@ for ((round = 1; round <= rounds; round++)); do
 	for kind in calm flooded; do
 		name=$kind-$round
 		measure "$name"
-		lost=$(calc "$(of "kept-$name" due) - $(of "kept-$name" ok)" 0)
+		lost=$(failed "kept-$name")
 		failed=$((failed + lost))
 		attack='– | – | –'
 		if [[ $kind == calm ]]; then
@@ -154,8 +141,8 @@ for ((round = 1; round <= rounds; round++)); do
 			attack="$(calc "$(of "flood-$name" per_second)" 0) | $(calc "$(of "flood-$name" served) / $duration" 0) |$ends"
 		fi
 		printf '| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n' "$kind" "$lost" "$(in_ms "kept-$name" p50_us)" "$(in_ms "kept-$name" p99_us)" \
-			"$(in_ms "kept-$name" max_us)" "$(of "fresh-$name" ok)" "$(calc "$(of "fresh-$name" due) - $(of "fresh-$name" ok)" 0)" "$(in_ms "fresh-$name" p99_us)" \
-			"$attack" "$(calc "$(pss_kib "$gateway") / 1024" 1)"
+			"$(in_ms "kept-$name" max_us)" "$(of "fresh-$name" ok)" "$(failed "fresh-$name")" "$(in_ms "fresh-$name" p99_us)" \
+			"$attack" "$(calc "$(pss_kib "$gateway_pid") / 1024" 1)"
 	done
 done
 before=$(printf '%s\n' "${calm[@]}" | median_of)
@@ -166,7 +153,5 @@ check 'no request over a kept connection failed' [ "$failed" = 0 ]
 check "the flood was at least 90 % of what it should be: $(calc "$weakest" 0)/s" holds "$weakest >= 0.9 * $capacity * $flood"
 check "p99 over kept connections: $before ms, $during ms in the flood: $(calc "$during / $before") times" \
 	holds "$during <= $most * $before || $during <= $floor"
-check 'the gateway still runs' kill -0 "$gateway"
-finish "$gateway" TERM
-check 'and ends in order' [ "$code" = 0 ]
+end_gateway ''
 conclude

@@ -38,11 +38,7 @@ Needs bin/ (make build), curl, openssl. Some five minutes.
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 read -ra modes <<<"${MODES:-killed slow garbage forged}"
 duration=${DURATION:-40}
@@ -69,23 +65,12 @@ mkdir "$work_dir/forger"
 mv "$work_dir/ca.pem" "$work_dir/ca.key" "$work_dir/forger/"
 make_authority
 issue server "authorityInfoAccess=OCSP;URI:http://127.0.0.1:$ocsp_port/"
-cat "$work_dir/server.pem" "$work_dir/ca.pem" >"$work_dir/chain.pem"
+cat "$work_dir/ca.pem" >>"$work_dir/server.pem"
 serial=$(openssl x509 -noout -serial -in "$work_dir/server.pem" | sed 's/.*=//')
 printf 'V\t991231235959Z\t\t%s\tunknown\t/CN=localhost\n' "$serial" >"$work_dir/index.txt"
-cat >"$work_dir/tickgate.yaml" <<END_YAML
-admin: {listen: $admin}
-listeners:
-  - listen: 127.0.0.1:$port
-    tls:
-      certificates: [{cert_file: $work_dir/chain.pem, key_file: $work_dir/server.key}]
-      ocsp: $ocsp
-upstreams: {be: {servers: [{address: $backend}]}}
-routes: [{path: /, upstream: be}]
-END_YAML
+secure_config "$port" "$admin" "$backend" "ocsp: $ocsp" >"$work_dir/tickgate.yaml"
 bin/tickgate check -c "$work_dir/tickgate.yaml" >"$work_dir/check.log" 2>&1 || { cat "$work_dir/check.log" >&2; die 'the configuration is refused: see OCSP in scripts/tls-ocsp.sh -h'; }
-
-start backend bin/tickload backend -listen "$backend"
-wait_for_url backend "http://$backend/"
+start_backend "$backend"
 
 responder=0
 
@@ -128,13 +113,6 @@ answers() {
 		-noverify 2>/dev/null | grep -q '^/.*: good$'
 }
 
-# launch starts a gateway.
-launch() {
-	start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-	gateway=$started
-	wait_for_url tickgate "https://127.0.0.1:$port/"
-}
-
 # stapled tells whether a new client gets an answer that says good, unstapled whether it gets none at all.
 status_of() { timeout 5 openssl s_client -connect "127.0.0.1:$port" -servername localhost -CAfile "$work_dir/ca.pem" -status </dev/null 2>/dev/null; }
 stapled() { status_of | grep -q 'Cert Status: good'; }
@@ -149,8 +127,6 @@ measure() {
 	printf '| %s | %s | %s | %s | %s | %s |\n' "$1" "$(of "$1" ok)" "$(failed "$1")" "$(in_ms "$1" p50_us)" "$(in_ms "$1" p99_us)" "$(in_ms "$1" max_us)"
 }
 
-of() { json "$work_dir/$1.log" "${@:2}"; }
-failed() { calc "$(of "$1" due) - $(of "$1" ok)" 0; }
 in_ms() { calc "$(of "$1" "$2" handshake) / 1000" 2; }
 
 # unaffected NAME checks a measurement.
@@ -165,15 +141,15 @@ printf '\n%s full handshakes/s; ocsp: %s\n\n' "$rate" "$ocsp"
 echo '| responder | ok | failed | p50 ms | p99 ms | max ms |'
 echo '|---|---|---|---|---|---|'
 respond good
-launch
+start_gateway "https://127.0.0.1:$port/"
 check 'good: the answer is stapled' within 10 stapled
 measure good "$duration"
-finish "$gateway" TERM
+finish "$gateway_pid" TERM
 calm=$(in_ms good p99_us)
 check 'good: no failed handshake' [ "$(failed good)" = 0 ]
 for mode in "${modes[@]}"; do
 	respond good
-	launch
+	start_gateway "https://127.0.0.1:$port/"
 	check "$mode: a good answer first" within 10 stapled
 	since=$SECONDS
 	respond "$mode"
@@ -186,13 +162,11 @@ for mode in "${modes[@]}"; do
 		check "$mode: it is stapled no longer when it has ended" within $((since + 65 - SECONDS)) unstapled
 	fi
 	curl -s --max-time 5 "http://$admin/metrics" | grep '^tickgate_tls_ocsp' | sed 's/^/      /' || true
-	finish "$gateway" TERM
-	launch
+	finish "$gateway_pid" TERM
+	start_gateway "https://127.0.0.1:$port/"
 	measure "$mode-at-start" "$cold"
 	check "$mode-at-start: nothing is stapled" unstapled
 	unaffected "$mode-at-start"
-	check "$mode: the gateway still runs" kill -0 "$gateway"
-	finish "$gateway" TERM
-	check "$mode: and ends in order" [ "$code" = 0 ]
+	end_gateway "$mode: "
 done
 conclude

@@ -28,11 +28,7 @@ Needs bin/ (make build), curl, openssl; redis-server: apt-get install redis-serv
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 read -ra sources <<<"${SOURCES:-memory file48 file80 redis}"
 port=${PORT:-22200}
@@ -52,8 +48,7 @@ make_authority
 issue server
 openssl rand 48 >"$work_dir/48.key"
 openssl rand 80 >"$work_dir/80.key"
-start backend bin/tickload backend -listen "$backend"
-wait_for_url backend "http://$backend/"
+start_backend "$backend"
 
 # tickets SOURCE prints the setting.
 tickets() {
@@ -68,16 +63,7 @@ tickets() {
 
 # launch I SOURCE starts process I.
 launch() {
-	cat >"$work_dir/tickgate-$1.yaml" <<END_YAML
-admin: {listen: "${admins[$1]}"}
-listeners:
-  - listen: 127.0.0.1:${ports[$1]}
-    tls:
-      certificates: [{cert_file: $work_dir/server.pem, key_file: $work_dir/server.key}]
-      tickets: $(tickets "$2")
-upstreams: {be: {servers: [{address: $backend}]}}
-routes: [{path: /, upstream: be}]
-END_YAML
+	secure_config "${ports[$1]}" "${admins[$1]}" "$backend" "tickets: $(tickets "$2")" >"$work_dir/tickgate-$1.yaml"
 	start "tickgate-$1" bin/tickgate run -c "$work_dir/tickgate-$1.yaml"
 	pids[$1]=$started
 	wait_for_url "tickgate-$1" "https://127.0.0.1:${ports[$1]}/"

@@ -34,11 +34,7 @@ Needs bin/ (make build), curl, openssl.
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 duration=${DURATION:-300}
 rotate=${ROTATE:-10}
@@ -113,11 +109,8 @@ listeners:
 upstreams: {be: {servers: [{address: $backend}]}}
 routes: [{path: /, upstream: be}]
 END_YAML
-start backend bin/tickload backend -listen "$backend"
-wait_for_url backend "http://$backend/"
-start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway=$started
-wait_for_url tickgate "https://127.0.0.1:$port/"
+start_backend "$backend"
+start_gateway "https://127.0.0.1:$port/"
 
 loads=(linked-1.3 renamed-1.3 linked-1.2)
 declare -A names=([linked]=localhost [renamed]=renamed.localhost) pid=()
@@ -141,7 +134,7 @@ while ((SECONDS - began + swap < duration)); do
 	for name in "${names[@]}"; do
 		appears "$name" "$current" || missed=$((missed + 1))
 	done
-	kill -0 "$gateway" 2>/dev/null || die "the gateway has ended: $(tail -n 3 "$work_dir/tickgate.log")"
+	kill -0 "$gateway_pid" 2>/dev/null || die "the gateway has ended: $(tail -n 3 "$work_dir/tickgate.log")"
 done
 for load in "${loads[@]}"; do
 	finish "${pid[$load]}"
@@ -150,22 +143,21 @@ done
 
 echo '| load | handshakes | failed | full | resumed | offered | refused | resumed of offered | oldest session s | p99 ms |'
 echo '|---|---|---|---|---|---|---|---|---|---|'
-of() { json "$work_dir/$load.log" "$@"; }
 for load in "${loads[@]}"; do
-	printf '| %s | %s | %s | %s | %s | %s | %s | %s %% | %s | %s |\n' "$load" "$(of ok)" "$(calc "$(of due) - $(of ok)" 0)" "$(of full)" "$(of resumed)" \
-		"$(of offered)" "$(of refused)" "$(calc "$(of offered) ? 100 * (1 - $(of refused) / $(of offered)) : 0" 1)" \
-		"$(calc "$(of max_us session_age) / 1e6" 1)" "$(calc "$(of p99_us handshake) / 1000" 1)"
+	printf '| %s | %s | %s | %s | %s | %s | %s | %s %% | %s | %s |\n' "$load" "$(of "$load" ok)" "$(failed "$load")" "$(of "$load" full)" "$(of "$load" resumed)" \
+		"$(of "$load" offered)" "$(of "$load" refused)" "$(calc "$(of "$load" offered) ? 100 * (1 - $(of "$load" refused) / $(of "$load" offered)) : 0" 1)" \
+		"$(calc "$(of "$load" max_us session_age) / 1e6" 1)" "$(calc "$(of "$load" p99_us handshake) / 1000" 1)"
 done
 echo
 for load in "${loads[@]}"; do
-	check "$load: no failed handshake$(of first_error | sed 's/^/: /')" [ "$(of due)" = "$(of ok)" ]
-	check "$load: sessions were offered, up to $(calc "$(of max_us session_age) / 1e6" 1) s old" \
-		holds "$(of offered) > 0 && $(of max_us session_age) >= 0.9e6 * $return"
-	check "$load: at least $share % of them were resumed" holds "$(of offered) - $(of refused) >= $share / 100 * $(of offered)"
+	check "$load: no failed handshake$(of "$load" first_error | sed 's/^/: /')" [ "$(of "$load" due)" = "$(of "$load" ok)" ]
+	check "$load: sessions were offered, up to $(calc "$(of "$load" max_us session_age) / 1e6" 1) s old" \
+		holds "$(of "$load" offered) > 0 && $(of "$load" max_us session_age) >= 0.9e6 * $return"
+	check "$load: at least $share % of them were resumed" holds "$(of "$load" offered) - $(of "$load" refused) >= $share / 100 * $(of "$load" offered)"
 done
 check "all of $swaps swaps of two certificates were seen" [ "$swaps-$missed" = "$swaps-0" ]
 rotations=$(metric "$admin" tickgate_tls_ticket_key_rotations_total)
 check "the keys rotated, $rotations times" holds "$rotations >= int($duration / $rotate) - 1"
-finish "$gateway" TERM
+finish "$gateway_pid" TERM
 check 'the gateway ends in order' [ "$code" = 0 ]
 conclude

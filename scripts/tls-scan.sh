@@ -25,11 +25,7 @@ Needs bin/ (make build), openssl, curl; testssl.sh and sslscan: apt-get install 
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 read -ra presets <<<"${PRESETS:-modern intermediate}"
 read -ra tools <<<"${TOOLS:-testssl sslscan}"
@@ -52,11 +48,10 @@ make_work_dir
 make_authority
 # Scanners miss addresses for revocation in a certificate, which nobody asks, and much time until its end.
 days=90 issue server "crlDistributionPoints=URI:http://$backend/crl" "authorityInfoAccess=OCSP;URI:http://$backend/ocsp"
-start backend bin/tickload backend -listen "$backend"
-wait_for_url backend "http://$backend/"
+start_backend "$backend"
 
-# start_gateway PRESET runs the gateway.
-start_gateway() {
+# launch PRESET runs the gateway.
+launch() {
 	cat >"$work_dir/tickgate.yaml" <<END_YAML
 admin: {listen: $admin}
 listeners:
@@ -76,8 +71,7 @@ routes:
         X-Content-Type-Options: nosniff
         X-Frame-Options: DENY
 END_YAML
-	start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-	wait_for_url tickgate "https://127.0.0.1:$port/"
+	start_gateway "https://127.0.0.1:$port/"
 }
 
 # findings FILE prints severity, id and finding of each line of testssl's flat JSON.
@@ -141,13 +135,10 @@ scan_sslscan() {
 for preset in "${presets[@]}"; do
 	[[ -n ${weaknesses[$preset]:-} ]] || die "no preset $preset: there are ${!weaknesses[*]}"
 	printf '\npreset %s\n\n' "$preset"
-	start_gateway "$preset"
-	gateway=$started
+	launch "$preset"
 	for tool in "${tools[@]}"; do
 		"scan_$tool" "$preset"
 	done
-	check "$preset: the gateway still runs" kill -0 "$gateway"
-	finish "$gateway" TERM
-	check "$preset: and ends in order" [ "$code" = 0 ]
+	end_gateway "$preset: "
 done
 conclude

@@ -31,11 +31,7 @@ Needs bin/ (make build), curl, openssl for TLS=1.
 END_USAGE
 }
 
-if (($# > 0)); then
-	usage
-	[[ $1 == -h || $1 == --help ]] && exit 0
-	exit 2
-fi
+no_arguments "$@"
 
 tunnels=${TUNNELS:-9000}
 reloads=${RELOADS:-100}
@@ -108,9 +104,7 @@ settled_pss() {
 start ws-backend bin/tickload ws-backend -listen "127.0.0.1:$ws_port"
 wait_for_port ws-backend "$ws_port"
 write_config 0
-start tickgate bin/tickgate run -c "$work_dir/tickgate.yaml"
-gateway_pid=$started
-wait_for_url tickgate "$scheme://127.0.0.1:$port/generation"
+start_gateway "$scheme://127.0.0.1:$port/generation"
 
 start load bin/tickload ws -url "$ws_scheme://127.0.0.1:$port/ws" -insecure -tunnels "$tunnels" -rate 1500 \
 	-mode echo -messages "$messages" -size "$size" -duration 0 -json
