@@ -24,9 +24,7 @@ const maxStapleSleep = time.Minute
 type Stapler struct {
 	// Static.
 	opts    OCSPOptions
-	issuers []*x509.Certificate // of ca_file
-	caSum   [32]byte            // of what was in it
-	publish func()              // has handshakes use what staple returns
+	publish func() // has handshakes use what staple returns
 	ask     func(ctx context.Context, responder string, query []byte) ([]byte, error)
 	spread  func() float64 // in [0, 1), at random
 	counts  *stapleCounts
@@ -103,14 +101,10 @@ type StapleStats struct {
 }
 
 // newStapler makes one for certificates that follow is told of. What prev, which may be nil, knows of the same certificates is taken over.
-func newStapler(o OCSPOptions, prev *Stapler, publish func()) (*Stapler, error) {
+func newStapler(o OCSPOptions, prev *Stapler, publish func()) *Stapler {
 	s := &Stapler{
 		opts: o.withDefaults(), publish: publish, ask: askResponder, spread: rand.Float64, counts: &stapleCounts{},
 		slots: make(chan struct{}, maxOCSPLooks), wake: make(chan struct{}, 1),
-	}
-	var err error
-	if s.issuers, s.caSum, err = readIssuers(o.CAFile); err != nil {
-		return nil, err
 	}
 	if prev != nil {
 		s.counts = prev.counts
@@ -126,11 +120,11 @@ func newStapler(o OCSPOptions, prev *Stapler, publish func()) (*Stapler, error) 
 			s.certs, s.byID[c.id] = append(s.certs, &was), &was
 		}
 	}
-	return s, nil
+	return s
 }
 
-// setCerts goes over to other certificates; those that are known keep their answers.
-func (s *Stapler) setCerts(loaded []*loadedCert) {
+// setCerts goes over to other certificates; those that are known keep their answers. issuers are those of ca_file.
+func (s *Stapler) setCerts(loaded []*loadedCert, issuers []*x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := make(map[string]*stapled, len(s.certs)) // by fingerprint
@@ -140,7 +134,7 @@ func (s *Stapler) setCerts(loaded []*loadedCert) {
 	before := s.byID
 	s.certs, s.byID = nil, make(map[stapleID]*stapled, len(loaded))
 	for _, lc := range loaded {
-		c := s.newStapled(lc)
+		c := s.newStapled(lc, issuers)
 		if s.byID[c.id] != nil {
 			continue
 		}
@@ -150,11 +144,11 @@ func (s *Stapler) setCerts(loaded []*loadedCert) {
 	s.stir()
 }
 
-func (s *Stapler) newStapled(lc *loadedCert) *stapled {
+func (s *Stapler) newStapled(lc *loadedCert, issuers []*x509.Certificate) *stapled {
 	leaf := lc.cert.Leaf
 	c := &stapled{
 		id: idOf(lc), first: make(chan struct{}),
-		leaf: leaf, issuer: cmp.Or(lc.issuer, issuerOf(leaf, s.issuers)), must: MustStaple(leaf),
+		leaf: leaf, issuer: cmp.Or(lc.issuer, issuerOf(leaf, issuers)), must: MustStaple(leaf),
 	}
 	if s.opts.Stapling == staplingOff {
 		return c

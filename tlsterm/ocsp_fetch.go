@@ -142,11 +142,8 @@ func ocspWait(o *OCSPOptions, left time.Duration, failures int, spread float64) 
 	return wait + time.Duration(spread*float64(wait)/ocspSpread)
 }
 
-// readIssuers reads the certificates of ca_file, and sums up what is in it. Without a name there are none.
+// readIssuers reads the certificates of ca_file, and sums up what is in it.
 func readIssuers(name string) (issuers []*x509.Certificate, sum [sha256.Size]byte, err error) {
-	if name == "" {
-		return nil, sum, nil
-	}
 	data, err := readFile(name)
 	if err != nil {
 		return nil, sum, fmt.Errorf("read issuer certificates: %w", err)

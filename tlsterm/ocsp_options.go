@@ -12,7 +12,8 @@ type OCSPOptions struct {
 	// URL of a responder that is asked in place of the ones that certificates name, such as a mirror inside the network: http:// or https://. It is
 	// asked about certificates that name none, too.
 	Responder string `yaml:"responder"`
-	// PEM file with certificates of issuers, for certificate files that hold the leaf alone: without its issuer, an answer cannot be verified.
+	// PEM file with certificates of issuers, for certificate files that hold the leaf alone: without its issuer, an answer cannot be verified. It is
+	// followed as the files of certificates are (`watch`).
 	CAFile string `yaml:"ca_file"`
 	// Asking a responder takes at most this long, from the lookup of its name to the last byte. At start, and when it is new in a reload, a certificate that
 	// must be stapled (RFC 7633) waits this long for its first answer.
@@ -26,6 +27,9 @@ type OCSPOptions struct {
 }
 
 const staplingOff = "off"
+
+// follows reports whether there is a ca_file, and use for it.
+func (o *OCSPOptions) follows() bool { return o.CAFile != "" && o.Stapling != staplingOff }
 
 // withDefaults fills what is zero, for options that no file was decoded into.
 func (o OCSPOptions) withDefaults() OCSPOptions {

@@ -1,7 +1,9 @@
 package tlsterm
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +48,9 @@ type content struct {
 	infos    []CertInfo
 	findings []*Finding     // none of them fatal
 	trusts   []*clientTrust // as Store.auths
+
+	issuers    []*x509.Certificate // of ocsp.ca_file
+	issuersSum [sha256.Size]byte   // of what was in it
 }
 
 // live is what handshakes look up. It and the ticket keys are all that a tls.Config refers to, and with it
@@ -111,10 +116,8 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	if s.tickets, err = loadTickets(o.Tickets, prevTickets); err != nil {
 		return nil, err
 	}
-	if s.stapler, err = newStapler(o.OCSP, prevStapler, s.restaple); err != nil {
-		return nil, err
-	}
-	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && known.same(next) && s.stapler.caSum == prevStapler.caSum {
+	s.stapler = newStapler(o.OCSP, prevStapler, s.restaple)
+	if prev != nil && reflect.DeepEqual(prev.opts, s.opts) && known.same(next) {
 		prevStapler.recheckFiles()
 		return prev, nil
 	}
@@ -132,14 +135,14 @@ func Load(o *Options, prev *Store) (*Store, error) {
 	if s.opts.JA4 {
 		s.config.GetConfigForClient = s.live.fingerprinted
 	}
-	s.stapler.setCerts(next.loaded)
+	s.stapler.setCerts(next.loaded, next.issuers)
 	s.publish(next)
 	return s, nil
 }
 
 // same reports whether both were read from the same bytes.
 func (c *content) same(d *content) bool {
-	return slices.Equal(c.loaded, d.loaded) && slices.Equal(c.trusts, d.trusts)
+	return slices.Equal(c.loaded, d.loaded) && slices.Equal(c.trusts, d.trusts) && c.issuersSum == d.issuersSum
 }
 
 func (o *Options) clone() Options {
@@ -170,11 +173,19 @@ func (s *Store) read(known *content) (*content, error) {
 		before = known.loaded
 	}
 	next.loaded, next.findings = readCerts(&s.opts, before, time.Now())
-	if err := errors.Join(append(errs, fatal(next.findings), s.readTrust(known, next))...); err != nil {
+	if err := errors.Join(append(errs, fatal(next.findings), s.readTrust(known, next), s.readIssuers(next))...); err != nil {
 		return nil, err
 	}
 	next.describe()
 	return next, nil
+}
+
+// readIssuers reads ocsp.ca_file.
+func (s *Store) readIssuers(next *content) (err error) {
+	if s.opts.OCSP.follows() {
+		next.issuers, next.issuersSum, err = readIssuers(s.opts.OCSP.CAFile)
+	}
+	return err
 }
 
 // Refresh reads the files again. If all are good and any has changed, handshakes use what they hold from here on;
@@ -193,10 +204,10 @@ func (s *Store) Refresh() (changed bool, err error) {
 	if err := spoilt(known, next, time.Now()); err != nil {
 		return false, err
 	}
-	s.stapler.setCerts(slices.Concat(known.loaded, next.loaded)) // those so far are still in use
+	s.stapler.setCerts(slices.Concat(known.loaded, next.loaded), next.issuers) // those so far are still in use
 	s.stapler.Prime()
 	s.publish(next)
-	s.stapler.setCerts(next.loaded)
+	s.stapler.setCerts(next.loaded, next.issuers)
 	return true, nil
 }
 

@@ -133,6 +133,9 @@ func (o *Options) paths() []string {
 			list = append(list, c.OCSPFile)
 		}
 	}
+	if o.OCSP.follows() {
+		list = append(list, o.OCSP.CAFile)
+	}
 	for _, a := range o.clientAuths() {
 		list = append(append(list, a.CAFile), a.CRLFiles...)
 	}

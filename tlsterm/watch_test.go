@@ -186,3 +186,61 @@ func TestKeyLog(t *testing.T) {
 		t.Error("a folder is taken for the key log")
 	}
 }
+
+// TestWatchOCSPIssuers has the file of ocsp.ca_file changed and spoilt while the certificate, which holds the leaf alone, is in use.
+func TestWatchOCSPIssuers(t *testing.T) {
+	o := newOffice(t)
+	p := o.leaf()
+	dir := t.TempDir()
+	certFile, keyFile, caFile, answer := filepath.Join(dir, "a.pem"), filepath.Join(dir, "a.key"), filepath.Join(dir, "ca.pem"), filepath.Join(dir, "a.ocsp")
+	write(t, certFile, selfsigned.EncodeCert(p.Leaf(t).Raw))
+	write(t, keyFile, p.KeyPEM)
+	write(t, answer, o.answer(p.Leaf(t), reply{}))
+	stranger, own := selfsigned.EncodeCert(newOffice(t).issuer.Raw), selfsigned.EncodeCert(o.issuer.Raw)
+	write(t, caFile, stranger)
+	opts := Options{
+		Certificates: []Certificate{{CertFile: certFile, KeyFile: keyFile, OCSPFile: answer}},
+		OCSP:         OCSPOptions{CAFile: caFile},
+	}
+	w := newWatched(t, &opts)
+	serial := p.Leaf(t).SerialNumber.Text(16)
+	// asked has the stapler look, and says what came of it.
+	asked := func() OCSPResult {
+		t.Helper()
+		s := w.s.Stapler()
+		due := s.claim(func(c *stapled) bool { return c.next.IsZero() })
+		if len(due) != 1 {
+			t.Fatalf("%d certificates are due, want 1", len(due))
+		}
+		s.slots <- struct{}{}
+		s.look(t.Context(), due[0])
+		s.settle(time.Now())
+		return due[0].last
+	}
+	if got := asked(); got != OCSPNoIssuer {
+		t.Errorf("a stranger's file: %s", got)
+	}
+	write(t, caFile, own)
+	w.is("its issuer", serial, FileStats{Reloads: 1}, 1, false)
+	if got := asked(); got != OCSPGood {
+		t.Errorf("its issuer: %s", got)
+	}
+	for i, bad := range []string{"garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
+		write(t, caFile, []byte(bad))
+		w.is(bad, serial, FileStats{Reloads: 1, Errors: uint64(i + 1), Stale: true}, 1, true)
+	}
+	if st := w.s.Stapler().Stats()[0]; st.State != StapleGood {
+		t.Errorf("with a bad file, the state is %s", st.State)
+	}
+	write(t, caFile, append(own, stranger...))
+	w.is("both", serial, FileStats{Reloads: 2, Errors: 2}, 1, false)
+	if _, err := Load(&opts, w.s); err != nil {
+		t.Error(err)
+	}
+	// Off, the file is of no use, and not read.
+	write(t, caFile, nil)
+	opts.OCSP.Stapling = staplingOff
+	w = newWatched(t, &opts)
+	write(t, caFile, []byte("garbage"))
+	w.is("off", serial, FileStats{}, 0, false)
+}
