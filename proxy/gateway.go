@@ -70,6 +70,7 @@ type Gateway struct {
 	stores     atomic.Pointer[[]tlsStore]
 	tickets    atomic.Pointer[[]ticketKeys]
 	staplers   atomic.Pointer[[]stapler]
+	inquiries  tlsterm.Inquiries // of all staplers
 
 	// Client certificates that were good, and those that were not by tlsterm.ClientCertProblem.
 	clientsVerified atomic.Uint64

@@ -57,7 +57,7 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_tls_ocsp_answer_age_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "Age of the last OCSP answer, good or revoked; 0 without one."},
 	{Name: "tickgate_tls_ocsp_next_update_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When the last OCSP answer expires, in Unix time; 0 without one."},
 	{Name: "tickgate_tls_ocsp_must_staple_missing", Type: "gauge", Labels: "listener, cert_file", Help: "1 while a certificate demands a stapled answer (must-staple) and has none, so that clients that check refuse it."},
-	{Name: "tickgate_tls_ocsp_looks_total", Type: "counter", Labels: "listener, result (as in tlsterm.OCSPResult)", Help: "Answers that responders were asked for or files looked at for, by what came of it."},
+	{Name: "tickgate_tls_ocsp_looks_total", Type: "counter", Labels: "listener, result (as in tlsterm.OCSPResult)", Help: "Answers that responders were asked for or files looked at for, by what came of it. What a listener with the same certificate has asked for counts for each."},
 }
 
 // registerMetrics adds them; their values are read when someone asks.

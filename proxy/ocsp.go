@@ -21,6 +21,7 @@ type stapler struct {
 // openStapler notes a stapler that is new with this plan.
 func (p *listenerPlan) openStapler(store, prev *tlsterm.Store) {
 	if store != nil && store != prev {
+		store.Stapler().Share(&p.g.inquiries)
 		p.staplers = append(p.staplers, store.Stapler())
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"tickgate/internal/testcert"
 	"tickgate/internal/testkit"
+	"tickgate/tlsterm"
 )
 
 // responder answers on one certificate over HTTP.
@@ -128,6 +129,29 @@ func TestStaplingProcess(t *testing.T) {
 	}
 	if g.Metric(state("none")) != 1 {
 		t.Error("5: it is not off")
+	}
+}
+
+// TestStaplingIsShared has two listeners with one certificate, for which the responder is asked once.
+func TestStaplingIsShared(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewCA(t)
+	var leaf *x509.Certificate
+	r := newResponder(t, ca, func() *x509.Certificate { return leaf })
+	pair := ca.Issue(t, testcert.Request{Alter: func(c *x509.Certificate) { c.OCSPServer = []string{r.URL} }})
+	leaf = pair.Leaf(t)
+	c := certificate(t, pair)
+	g := newGateway(t, fmt.Sprintf(`routes: [{static_response: {body: ok}}]
+listeners:
+  - {listen: "127.0.0.1:0", acceptors: 1, tls: {certificates: [%s], ocsp: {timeout: 30s}}}
+  - {listen: "localhost:0", acceptors: 1, tls: {certificates: [%s], ocsp: {timeout: 30s}}}
+`, c, c))
+	staplers := *g.staplers.Load()
+	testkit.WaitUntil(t, "answers", func() bool {
+		return len(staplers) == 2 && staplers[0].Stats()[0].State == tlsterm.StapleGood && staplers[1].Stats()[0].State == tlsterm.StapleGood
+	})
+	if n := r.asked.Load(); n != 1 {
+		t.Errorf("asked %d times, want 1", n)
 	}
 }
 

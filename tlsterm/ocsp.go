@@ -24,7 +24,8 @@ const maxStapleSleep = time.Minute
 type Stapler struct {
 	// Static.
 	opts    OCSPOptions
-	publish func() // has handshakes use what staple returns
+	publish func()     // has handshakes use what staple returns
+	asked   *Inquiries // of all staplers, once Share was called
 	ask     func(ctx context.Context, responder string, query []byte) ([]byte, error)
 	spread  func() float64 // in [0, 1), at random
 	counts  *stapleCounts
@@ -103,11 +104,11 @@ type StapleStats struct {
 // newStapler makes one for certificates that follow is told of. What prev, which may be nil, knows of the same certificates is taken over.
 func newStapler(o OCSPOptions, prev *Stapler, publish func()) *Stapler {
 	s := &Stapler{
-		opts: o.withDefaults(), publish: publish, ask: askResponder, spread: rand.Float64, counts: &stapleCounts{},
+		opts: o.withDefaults(), publish: publish, ask: askResponder, spread: rand.Float64, asked: &Inquiries{}, counts: &stapleCounts{},
 		slots: make(chan struct{}, maxOCSPLooks), wake: make(chan struct{}, 1),
 	}
 	if prev != nil {
-		s.counts = prev.counts
+		s.asked, s.counts = prev.asked, prev.counts
 		prev.mu.Lock()
 		defer prev.mu.Unlock()
 		s.byID = make(map[stapleID]*stapled, len(prev.certs))
@@ -122,6 +123,10 @@ func newStapler(o OCSPOptions, prev *Stapler, publish func()) *Stapler {
 	}
 	return s
 }
+
+// Share has the stapler ask together with the others that share q. It must be called before Prime and Start, if at all; the stapler of the
+// next store goes on with q.
+func (s *Stapler) Share(q *Inquiries) { s.asked = q }
 
 // setCerts goes over to other certificates; those that are known keep their answers. issuers are those of ca_file.
 func (s *Stapler) setCerts(loaded []*loadedCert, issuers []*x509.Certificate) {
@@ -390,11 +395,11 @@ func (s *Stapler) look(ctx context.Context, c *stapled) {
 	defer s.stir()
 	defer func() { <-s.slots }()
 	s.mu.Lock()
-	source := c.source()
+	source, since := c.source(), c.at
 	s.mu.Unlock()
 	call, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
-	answer, err := s.answer(call, c, source)
+	answer, at, err := s.answer(call, c, source, since)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		s.release(c) // closed meanwhile
 		return
@@ -406,7 +411,7 @@ func (s *Stapler) look(ctx context.Context, c *stapled) {
 	if !c.looked {
 		close(c.first)
 	}
-	event, tell := c.take(answer, err, now, func(left time.Duration, failures int) time.Duration {
+	event, tell := c.take(answer, err, at, func(left time.Duration, failures int) time.Duration {
 		if c.file != "" {
 			return s.opts.RefreshMin // a look at a file costs nothing
 		}
@@ -422,20 +427,26 @@ func (s *Stapler) look(ctx context.Context, c *stapled) {
 	}
 }
 
-// answer gets and verifies an answer. The error is an OCSPError.
-func (s *Stapler) answer(ctx context.Context, c *stapled, source string) (*ocspAnswer, error) {
+// answer gets and verifies an answer, one from a responder that came after since, and says when it came. The error is an OCSPError.
+func (s *Stapler) answer(ctx context.Context, c *stapled, source string, since time.Time) (*ocspAnswer, time.Time, error) {
 	if c.issuer == nil {
-		return nil, ocspErrorf(OCSPNoIssuer, "%w (want %q)", ErrNoIssuer, c.leaf.Issuer)
+		return nil, time.Now(), ocspErrorf(OCSPNoIssuer, "%w (want %q)", ErrNoIssuer, c.leaf.Issuer)
 	}
-	var der []byte
-	var err error
 	if c.file != "" {
-		der, err = readOCSPFile(source)
-	} else {
-		der, err = s.ask(ctx, source, c.query)
+		der, err := readOCSPFile(source)
+		a, err := c.verified(der, err, source)
+		return a, time.Now(), err
 	}
-	if err != nil {
-		return nil, err
+	return s.asked.ask(ctx, s.question(c, source), since, func() (*ocspAnswer, error) {
+		der, err := s.ask(ctx, source, c.query)
+		return c.verified(der, err, source)
+	})
+}
+
+// verified verifies an answer, unless there is none for why. The error is an OCSPError.
+func (c *stapled) verified(der []byte, why error, source string) (*ocspAnswer, error) {
+	if why != nil {
+		return nil, why
 	}
 	a, err := readOCSP(der, c.leaf, c.issuer, time.Now())
 	if err != nil {

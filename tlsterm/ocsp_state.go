@@ -64,16 +64,17 @@ type stapling struct {
 	revoked *ocspAnswer // nil unless the last answer said so
 
 	looked   bool       // at least once
+	at       time.Time  // of the last look; where another stapler asked, when that was
 	last     OCSPResult // of the last look
 	err      error      // of the last look
 	failures int        // looks in a row without a good answer or a revocation
 	next     time.Time  // when to look again
 }
 
-// take notes what came of a look. wait is the time until the next for what is left of an answer's validity and so many failures.
+// take notes what came of a look that was over at that time. wait is the time until the next for what is left of an answer's validity and so many failures.
 func (s *stapling) take(a *ocspAnswer, err error, now time.Time, wait func(left time.Duration, failures int) time.Duration) (event StapleEvent, tell bool) {
 	before, failed := s.last, s.failures > 0
-	s.looked, s.err = true, err
+	s.looked, s.at, s.err = true, now, err
 	s.last = ocspOutcome(a, err)
 	news := err == nil && s.isNews(a, now)
 	if news {

@@ -30,6 +30,8 @@ type desk struct {
 	*office
 	s       *Store
 	reports []StapleReport // since the last check
+	shares  *Inquiries     // nil shares with nobody
+	spread  float64
 
 	mu    sync.Mutex
 	asked int
@@ -96,7 +98,10 @@ func (d *desk) load(o Options) {
 		return
 	}
 	d.s.stapler.ask = d.ask
-	d.s.stapler.spread = func() float64 { return 0 }
+	d.s.stapler.spread = func() float64 { return d.spread }
+	if d.shares != nil {
+		d.s.stapler.Share(d.shares)
+	}
 	d.s.stapler.Prime()
 	if prev != nil {
 		prev.stapler.Close()
