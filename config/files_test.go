@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"flag"
+	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -30,6 +31,12 @@ func testLoader(env map[string]string) *loader {
 	l := newLoader()
 	l.machine.now = func() time.Time { return testNow }
 	l.machine.openFiles = func() (uint64, bool) { return 8192, true }
+	l.machine.writable = func(dir string) error { // the rights themselves would not stop root
+		if filepath.Base(dir) == "read-only" {
+			return fs.ErrPermission
+		}
+		return writable(dir)
+	}
 	l.machine.lookupEnv = func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok

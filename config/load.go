@@ -41,6 +41,8 @@ type machine struct {
 	ticketFiles func(path string) ([]tlsterm.TicketFile, error)
 	// openFiles returns how many descriptors the process may open; ok is false where that is unknown.
 	openFiles func() (n uint64, ok bool)
+	// writable tells why no files can be made in a folder.
+	writable func(dir string) error
 }
 
 // loader is the work of one Load.
@@ -58,7 +60,7 @@ type loader struct {
 
 func newLoader() *loader {
 	return &loader{
-		machine: machine{lookupEnv: os.LookupEnv, readFile: readFile, glob: filepath.Glob, now: time.Now, ticketFiles: tlsterm.ReadTicketFiles, openFiles: openFileLimit},
+		machine: machine{lookupEnv: os.LookupEnv, readFile: readFile, glob: filepath.Glob, now: time.Now, ticketFiles: tlsterm.ReadTicketFiles, openFiles: openFileLimit, writable: writable},
 		report:  &Report{},
 		loaded:  map[string]position{},
 	}

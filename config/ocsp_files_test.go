@@ -61,4 +61,7 @@ func writeStaples(t *testing.T, dir string) {
 		write(name+".der", der)
 	}
 	write("garbage.der", []byte("garbage"))
+	if err := os.Mkdir(filepath.Join(dir, "read-only"), 0o700); err != nil { // for the machine of testLoader
+		t.Fatal(err)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/url"
+	"os"
 
 	"tickgate/tlsterm"
 )
@@ -14,7 +15,7 @@ func (v *validator) listenerOCSP(path string, o *tlsterm.OCSPOptions) (caPEM []b
 		return nil
 	}
 	if o.Stapling == "off" {
-		for _, key := range []string{"responder", "ca_file", "timeout", "refresh_min", "refresh_max"} {
+		for _, key := range []string{"responder", "ca_file", "cache_dir", "timeout", "refresh_min", "refresh_max"} {
 			if v.isSet(path + "." + key) {
 				v.warn(path+"."+key, "has no effect: stapling is off")
 			}
@@ -30,6 +31,7 @@ func (v *validator) listenerOCSP(path string, o *tlsterm.OCSPOptions) (caPEM []b
 	if o.RefreshMin > o.RefreshMax {
 		v.fail(v.firstSet(path+".refresh_min", path+".refresh_max"), "refresh_min (%s) is above refresh_max (%s)", o.RefreshMin, o.RefreshMax)
 	}
+	v.cacheDir(path+".cache_dir", o.CacheDir)
 	if o.CAFile == "" {
 		return nil
 	}
@@ -42,6 +44,28 @@ func (v *validator) listenerOCSP(path string, o *tlsterm.OCSPOptions) (caPEM []b
 		return nil
 	}
 	return caPEM
+}
+
+// cacheDir judges the folder of answers. One that cannot be used is no reason to refuse a configuration: it is missed after a restart only.
+func (v *validator) cacheDir(path, dir string) {
+	if dir == "" {
+		return
+	}
+	const so = "OCSP answers will not outlive a restart"
+	switch at, err := os.Stat(dir); {
+	case errors.Is(err, os.ErrNotExist):
+		v.warn(path, "no such folder %q: %s", dir, so)
+		return
+	case err != nil:
+		v.warn(path, "cannot look at the folder %q (%s): %s", dir, plainCause(err), so)
+		return
+	case !at.IsDir():
+		v.warn(path, "%q is no folder: %s", dir, so)
+		return
+	}
+	if err := v.machine.writable(dir); err != nil {
+		v.warn(path, "cannot write to the folder %q (%s): %s", dir, plainCause(err), so)
+	}
 }
 
 // stapling judges what can be stapled to a certificate. An answer that cannot be is no reason to refuse a configuration, since

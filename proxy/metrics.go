@@ -58,6 +58,9 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_tls_ocsp_next_update_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When the last OCSP answer expires, in Unix time; 0 without one."},
 	{Name: "tickgate_tls_ocsp_must_staple_missing", Type: "gauge", Labels: "listener, cert_file", Help: "1 while a certificate demands a stapled answer (must-staple) and has none, so that clients that check refuse it."},
 	{Name: "tickgate_tls_ocsp_looks_total", Type: "counter", Labels: "listener, result (as in tlsterm.OCSPResult)", Help: "Answers that responders were asked for or files looked at for, by what came of it. What a listener with the same certificate has asked for counts for each."},
+	{Name: "tickgate_tls_ocsp_cache_reads_total", Type: "counter", Labels: "listener, result (as in tlsterm.OCSPResult)", Help: "Answers of ocsp.cache_dir that were read and verified, by what came of it: only good and revoked ones are used."},
+	{Name: "tickgate_tls_ocsp_cache_writes_total", Type: "counter", Labels: "listener", Help: "Answers that were written to ocsp.cache_dir."},
+	{Name: "tickgate_tls_ocsp_cache_write_errors_total", Type: "counter", Labels: "listener", Help: "Answers that could not be written to ocsp.cache_dir; they are tried again."},
 }
 
 // registerMetrics adds them; their values are read when someone asks.

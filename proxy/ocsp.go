@@ -73,6 +73,16 @@ func (g *Gateway) reportStaple(listen string, r tlsterm.StapleReport) {
 			e.Str("listen", listen).Str("cert_file", r.CertFile).Str("source", r.Source).
 				Msg("OCSP answer has expired, nothing is stapled until another one comes")
 		}
+	case tlsterm.StapleSpoilt:
+		if e := g.log.Event(warnLevel, "ocsp_cache"); e != nil {
+			e.Str("listen", listen).Str("cert_file", r.CertFile).Stringer("reason", r.Result).Err(r.Err).
+				Msg("kept OCSP answer cannot be used, the responder is asked")
+		}
+	case tlsterm.StapleUnsaved:
+		if e := g.log.Event(warnLevel, "ocsp_cache"); e != nil {
+			e.Str("listen", listen).Str("cert_file", r.CertFile).Str("file", r.Source).Err(r.Err).
+				Msg("OCSP answer cannot be kept for the next start")
+		}
 	case tlsterm.StapleFailed:
 		e := g.log.Event(warnLevel, "ocsp_failed")
 		if e == nil {
@@ -93,6 +103,12 @@ func (g *Gateway) writeStapleMetrics(w io.Writer) {
 		for i, n := range s.Results() {
 			metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_ocsp_looks_total{%s,result=%q}", listener, tlsterm.OCSPResult(i)), n)
 		}
+		for i, n := range s.Reads() {
+			metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_ocsp_cache_reads_total{%s,result=%q}", listener, tlsterm.OCSPResult(i)), n)
+		}
+		written, unwritten := s.Writes()
+		metrics.WriteCounterUint64(w, "tickgate_tls_ocsp_cache_writes_total{"+listener+"}", written)
+		metrics.WriteCounterUint64(w, "tickgate_tls_ocsp_cache_write_errors_total{"+listener+"}", unwritten)
 		for _, c := range s.Stats() {
 			labels := fmt.Sprintf("%s,cert_file=%q", listener, c.CertFile)
 			for _, state := range tlsterm.StapleStates() {

@@ -1,12 +1,15 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -129,6 +132,65 @@ func TestStaplingProcess(t *testing.T) {
 	}
 	if g.Metric(state("none")) != 1 {
 		t.Error("5: it is not off")
+	}
+}
+
+// TestStaplingOutlivesProcess restarts beside a responder that is down, first with the answer of the process before, then with half of it.
+func TestStaplingOutlivesProcess(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewCA(t)
+	var leaf *x509.Certificate
+	r := newResponder(t, ca, func() *x509.Certificate { return leaf })
+	pair := ca.Issue(t, testcert.Request{Alter: func(c *x509.Certificate) { c.OCSPServer = []string{r.URL} }})
+	leaf = pair.Leaf(t)
+	addr, dir := testkit.FreeAddr(t), t.TempDir()
+	config := func(dir string) string {
+		return fmt.Sprintf("routes: [{static_response: {body: ok}}]\nlisteners: [{listen: %q, acceptors: 1, tls: {ocsp: {timeout: 30s, cache_dir: %q}, certificates: [%s]}}]\n",
+			addr, dir, certificate(t, pair))
+	}
+	reads := func(result string) string {
+		return fmt.Sprintf("tickgate_tls_ocsp_cache_reads_total{listener=%q,result=%q}", addr, result)
+	}
+	writes := fmt.Sprintf("tickgate_tls_ocsp_cache_writes_total{listener=%q}", addr)
+	restart := func(g *testkit.Gateway, next string) *testkit.Gateway {
+		t.Helper()
+		g.Signal(syscall.SIGTERM)
+		g.WaitExit(20 * time.Second)
+		return testkit.StartGateway(t, next)
+	}
+	// 1. A folder that is missing harms nobody.
+	g := testkit.StartGateway(t, config(filepath.Join(dir, "none")))
+	g.WaitLog("OCSP answer cannot be kept for the next start")
+	g.WaitUntil("an answer", func() bool { return stapledTo(t, ca, addr) != nil })
+	if g.Metric(fmt.Sprintf("tickgate_tls_ocsp_cache_write_errors_total{listener=%q}", addr)) == 0 || g.Metric(writes) != 0 {
+		t.Error("1: the metrics do not say that it cannot be written")
+	}
+	// 2. It is kept.
+	g = restart(g, config(dir))
+	g.WaitUntil("a file", func() bool { return g.Metric(writes) == 1 })
+	staple := stapledTo(t, ca, addr)
+	// 3. The first handshake of the next process has it, and nobody is asked.
+	asked := r.asked.Load()
+	r.status.Store(down)
+	g = restart(g, config(dir))
+	if kept := stapledTo(t, ca, addr); staple == nil || !bytes.Equal(kept, staple) {
+		t.Errorf("3: stapled %x, want %x", kept, staple)
+	}
+	if g.Metric(reads("good")) != 1 || g.Metric(reads("malformed")) != 0 || r.asked.Load() != asked {
+		t.Error("3: the file was not read, or the responder asked")
+	}
+	// 4. Half of it is not stapled, and told.
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("4: files %v, %v", names, err)
+	}
+	if err := os.Truncate(names[0], int64(len(staple)/2)); err != nil {
+		t.Fatal(err)
+	}
+	g = restart(g, config(dir))
+	g.WaitLog("kept OCSP answer cannot be used")
+	if stapledTo(t, ca, addr) != nil || g.Metric(reads("malformed")) == 0 {
+		t.Error("4: it is stapled, or not counted")
 	}
 }
 

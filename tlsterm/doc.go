@@ -58,7 +58,8 @@
 // # Revocation
 //
 // A Stapler keeps, for each certificate, the last good answer of an OCSP responder. It asks in the background, verifies what comes (readOCSP), and has
-// the Store make live anew with copies of the certificates that hold the answers, so that handshakes find them there and know of nothing else. Staplers of a process share their requests (Inquiries). What is
+// the Store make live anew with copies of the certificates that hold the answers, so that handshakes find them there and know of nothing else. Staplers of a process share their requests (Inquiries). Files in
+// which answers outlive the process are read and written beside that, by a goroutine of their own (keepAnswers). What is
 // decided stands in stapling and ocspWait, which do nothing and are told the time.
 //
 // # Handshakes

@@ -31,6 +31,7 @@ type Stapler struct {
 	counts  *stapleCounts
 	slots   chan struct{} // one in it for each look under way
 	wake    chan struct{} // something has changed for the goroutine of Start
+	unfiled chan struct{} // something has changed for that of the directory
 
 	mu      sync.Mutex // guards memory only; no handshake takes it
 	certs   []*stapled // in the order of the options
@@ -45,7 +46,9 @@ type Stapler struct {
 
 // stapleCounts outlive the store of a listener, so that no counter runs backwards at a reload.
 type stapleCounts struct {
-	results [numOCSPResults]atomic.Uint64
+	results            [numOCSPResults]atomic.Uint64
+	reads              [numOCSPResults]atomic.Uint64 // of files in the directory that were verified
+	written, unwritten atomic.Uint64
 }
 
 // stapled is one certificate.
@@ -58,6 +61,7 @@ type stapled struct {
 	responders   []string          // asked one after the other, as they fail
 	query        []byte
 	first        chan struct{} // closed after the first look
+	answers      string        // its file in the directory; "" if it has none
 
 	// Guarded by Stapler.mu.
 	stapling
@@ -65,6 +69,14 @@ type stapled struct {
 	shown  *ocspAnswer // that handshakes have
 	told   StapleState // in the last reports
 	lacked bool        // StapleMissing was reported, and it is still so
+	filing
+}
+
+// filing is what is known of the file of a certificate.
+type filing struct {
+	saved           *ocspAnswer // last read from there or written to
+	consult         bool        // another process may have put an answer there
+	spoilt, unsaved string      // what was reported last
 }
 
 // stapleID tells certificates apart over reloads.
@@ -105,7 +117,7 @@ type StapleStats struct {
 func newStapler(o OCSPOptions, prev *Stapler, publish func()) *Stapler {
 	s := &Stapler{
 		opts: o.withDefaults(), publish: publish, ask: askResponder, spread: rand.Float64, asked: &Inquiries{}, counts: &stapleCounts{},
-		slots: make(chan struct{}, maxOCSPLooks), wake: make(chan struct{}, 1),
+		slots: make(chan struct{}, maxOCSPLooks), wake: make(chan struct{}, 1), unfiled: make(chan struct{}, 1),
 	}
 	if prev != nil {
 		s.asked, s.counts = prev.asked, prev.counts
@@ -168,6 +180,7 @@ func (s *Stapler) newStapled(lc *loadedCert, issuers []*x509.Certificate) *stapl
 			c.issuer = nil // one whose key the library cannot read verifies nothing either
 		}
 	}
+	c.answers = c.answerFile(s.opts.CacheDir)
 	return c
 }
 
@@ -176,8 +189,11 @@ func (c *stapled) succeed(old *stapled) *stapled {
 	switch {
 	case old == nil:
 		return c
-	case old.id == c.id && old.sameSource(c):
+	case old.id == c.id && old.sameSource(c) && old.answers == c.answers:
 		return old
+	}
+	if old.answers == c.answers {
+		c.filing = old.filing
 	}
 	c.stapling, c.shown, c.told, c.lacked = old.stapling, old.shown, old.told, old.lacked
 	if !old.sameSource(c) {
@@ -242,12 +258,15 @@ func (s *Stapler) staple(lc *loadedCert) (der []byte, avoid bool) {
 	return der, state == StapleRevoked || c.must && state != StapleGood
 }
 
-// Prime has certificates that must be stapled looked at for the first time, all at once, before handshakes use them. It takes at most
-// ocsp.timeout, and a failure only means that the answer is missing for now.
+// Prime takes what ocsp.cache_dir has of new certificates, and has those that must be stapled and still lack an answer looked at for the first time, all
+// at once, before handshakes use them. It takes at most ocsp.timeout, and a failure only means that the answer is missing for now.
 func (s *Stapler) Prime() {
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.Timeout)
 	defer cancel()
-	for _, c := range s.claim(func(c *stapled) bool { return c.must && !c.looked }) {
+	if !s.recallWithin(ctx) {
+		return // no time is left to ask; Start does at once
+	}
+	for _, c := range s.claim((*stapled).hurries) {
 		go func() {
 			select {
 			case s.slots <- struct{}{}:
@@ -266,6 +285,24 @@ func (s *Stapler) Prime() {
 	s.settle(time.Now())
 }
 
+// recallWithin has answers of the directory taken, and reports whether that was over in time. A disk that hangs holds up nothing else.
+func (s *Stapler) recallWithin(ctx context.Context) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.recall()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// hurries reports whether handshakes would better wait for a first answer.
+func (c *stapled) hurries() bool { return c.must && !c.looked && c.latest() == nil }
+
 // Start has answers looked for until Close. report is called when something is worth a line in the log, maybe from two goroutines at a time; it may be
 // nil. Only the first call has an effect.
 func (s *Stapler) Start(report func(StapleReport)) {
@@ -283,6 +320,9 @@ func (s *Stapler) Start(report func(StapleReport)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	go s.run(ctx)
+	if s.opts.CacheDir != "" && s.opts.Stapling != staplingOff {
+		go s.keepAnswers(ctx)
+	}
 }
 
 // Close ends what Start began, without waiting for looks that are under way. The answers stay as they are, for handshakes that are not over.
@@ -350,7 +390,7 @@ func (s *Stapler) awaited() (list []<-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.certs {
-		if c.must && !c.looked && c.source() != "" {
+		if c.hurries() && c.source() != "" {
 			list = append(list, c.first)
 		}
 	}
@@ -383,9 +423,11 @@ func (s *Stapler) sleep(now time.Time) time.Duration {
 }
 
 // stir wakes run.
-func (s *Stapler) stir() {
+func (s *Stapler) stir() { poke(s.wake) }
+
+func poke(c chan<- struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -418,6 +460,10 @@ func (s *Stapler) look(ctx context.Context, c *stapled) {
 		return ocspWait(&s.opts, left, failures, s.spread())
 	})
 	s.counts.results[c.last].Add(1)
+	c.consult = c.consult || c.failures > 0
+	if c.answers != "" && (c.consult || c.latest() != c.saved) {
+		poke(s.unfiled)
+	}
 	if tell {
 		r := c.reportOf(event, source, now)
 		if event == StapleRevoking {
@@ -476,7 +522,7 @@ func (s *Stapler) settle(now time.Time) {
 		if c.told == StapleGood && (state == StapleExpired || state == StapleUnknown) {
 			s.pending = append(s.pending, c.reportOf(StapleEnded, c.source(), now))
 		}
-		lacks := c.must && state != StapleGood && (c.looked || state == StapleNone)
+		lacks := c.must && state != StapleGood && (c.looked || state == StapleNone || state == StapleRevoked)
 		if lacks && !c.lacked {
 			s.pending = append(s.pending, c.reportOf(StapleMissing, c.source(), now))
 		}
@@ -530,11 +576,20 @@ func (s *Stapler) Stats() []StapleStats {
 	return list
 }
 
+// Reads counts the files of ocsp.cache_dir that were verified by OCSPResult: only good and revoked ones are used.
+func (s *Stapler) Reads() [numOCSPResults]uint64 { return loadAll(&s.counts.reads) }
+
+// Writes counts the files of ocsp.cache_dir that were written, and those that could not be.
+func (s *Stapler) Writes() (done, failed uint64) {
+	return s.counts.written.Load(), s.counts.unwritten.Load()
+}
+
 // Results counts the looks for answers by OCSPResult, over all certificates of the listener.
-func (s *Stapler) Results() [numOCSPResults]uint64 {
-	var counts [numOCSPResults]uint64
+func (s *Stapler) Results() [numOCSPResults]uint64 { return loadAll(&s.counts.results) }
+
+func loadAll(counts *[numOCSPResults]atomic.Uint64) (all [numOCSPResults]uint64) {
 	for i := range counts {
-		counts[i] = s.counts.results[i].Load()
+		all[i] = counts[i].Load()
 	}
-	return counts
+	return all
 }

@@ -139,7 +139,12 @@ type (
 		Version   int `asn1:"optional,default:0,explicit,tag:0"`
 		Responder asn1.RawValue
 		Produced  time.Time `asn1:"generalized"`
-		Singles   []struct{ ID ocspCertID }
+		Singles   []struct {
+			ID         ocspCertID
+			Status     asn1.RawValue
+			ThisUpdate time.Time `asn1:"generalized"`
+			NextUpdate time.Time `asn1:"generalized,explicit,tag:0,optional"`
+		}
 	}
 	ocspCertID struct {
 		Hash                 pkix.AlgorithmIdentifier
@@ -225,6 +230,28 @@ func isAbout(data []byte, leaf, issuer *x509.Certificate) error {
 		return nil
 	}
 	return ocspErrorf(OCSPWrongCertificate, "the answer is about another certificate (want serial number %x)", leaf.SerialNumber)
+}
+
+// ocspEnd is when the last answer in a response ends, which is not verified; false if there is none.
+func ocspEnd(der []byte) (ends time.Time, known bool) {
+	basic, _, err := openOCSP(der)
+	if err != nil {
+		return ends, false
+	}
+	var d ocspData
+	if err := unmarshalAll(basic.Data.FullBytes, &d); err != nil {
+		return ends, false
+	}
+	for i := range d.Singles {
+		next := d.Singles[i].NextUpdate
+		if next.IsZero() {
+			next = d.Singles[i].ThisUpdate.Add(ocspNoNextUpdate)
+		}
+		if next.After(ends) {
+			ends, known = next, true
+		}
+	}
+	return ends, known
 }
 
 // checkSigner checks who signed an answer: the issuer, or one whom the issuer has made a certificate for just that

@@ -193,6 +193,9 @@ func FuzzReadOCSP(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		der := ocspText(data)
 		a, err := readOCSP(der, leaf, o.issuer, time.Now())
+		if ends, known := ocspEnd(der); a != nil && (!known || ends.Before(a.nextUpdate)) {
+			t.Errorf("ends at %s (%t), want %s or later", ends, known, a.nextUpdate)
+		}
 		if (a == nil) != (err != nil) {
 			t.Fatalf("answer %v, error %v", a, err)
 		}

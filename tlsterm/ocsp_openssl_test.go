@@ -3,6 +3,7 @@
 package tlsterm
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"net/http"
@@ -230,4 +231,54 @@ func TestOpenSSL(t *testing.T) {
 	front.sends(relay(t, real))
 	v.look()
 	v.is("6", OCSPRevoked, StapleRevoked)
+}
+
+// TestOpenSSLRestart goes over restarts with answers that a real responder gave before it died.
+func TestOpenSSLRestart(t *testing.T) {
+	o := newOffice(t)
+	real, dir := o.answers(t), t.TempDir()
+	pair := o.mustLeaf("http://" + real.Addr)
+	leaf := pair.Leaf(t)
+	certFile, keyFile := pair.Files(t)
+	opts := Options{
+		Certificates: []Certificate{{CertFile: certFile, KeyFile: keyFile}},
+		OCSP:         OCSPOptions{Timeout: 30 * time.Second, RefreshMin: time.Hour, CacheDir: dir},
+	}
+	// start is what a process does before its first handshake.
+	start := func() *visited {
+		t.Helper()
+		v := &visited{t: t, office: o, s: mustLoad(t, &opts, nil), leaf: leaf}
+		v.s.Stapler().Prime()
+		return v
+	}
+	real.Know(leaf.SerialNumber, false)
+	real.Start()
+	v := start()
+	fetched := v.visit("fetched")
+	v.s.Stapler().Start(nil)
+	v.until("file", func() bool {
+		done, _ := v.s.Stapler().Writes()
+		return done == 1
+	})
+	v.s.Stapler().Close()
+	real.Stop()
+	// The responder is dead, and nothing is left but the directory.
+	v = start()
+	if kept := v.visit("kept"); fetched == nil || kept == nil || !bytes.Equal(kept.Raw, fetched.Raw) {
+		t.Errorf("stapled before the restart %v, after it %v", fetched, kept)
+	}
+	v.s.Stapler().Start(nil)
+	defer v.s.Stapler().Close()
+	v.look()
+	v.is("dead", OCSPUnreachable, StapleGood)
+	// Another process cannot be made to believe half of the file.
+	file := onlyFile(t, dir)
+	write(t, file, fetched.Raw[:len(fetched.Raw)-1])
+	v = start()
+	if v.visit("truncated") != nil {
+		t.Error("half an answer is stapled")
+	}
+	if n := v.s.Stapler().Reads()[OCSPMalformed]; n != 1 {
+		t.Errorf("%d malformed files, want 1", n)
+	}
 }

@@ -15,6 +15,9 @@ type OCSPOptions struct {
 	// PEM file with certificates of issuers, for certificate files that hold the leaf alone: without its issuer, an answer cannot be verified. It is
 	// followed as the files of certificates are (`watch`).
 	CAFile string `yaml:"ca_file"`
+	// Folder in which the last answer of each responder outlives the process, so that handshakes have one from the first on after a restart, though the
+	// responder be down. It must exist; processes may share it. Answers in it are verified as those from the network.
+	CacheDir string `yaml:"cache_dir" file:"true"`
 	// Asking a responder takes at most this long, from the lookup of its name to the last byte. At start, and when it is new in a reload, a certificate that
 	// must be stapled (RFC 7633) waits this long for its first answer.
 	Timeout time.Duration `yaml:"timeout" default:"1500ms" min:"10ms" max:"30s"`

@@ -55,6 +55,8 @@ const (
 	StapleRevoking                     // an answer says that the certificate is revoked; told of each new one
 	StapleEnded                        // the good answer has expired
 	StapleMissing                      // a certificate that must be stapled is not
+	StapleSpoilt                       // the file of ocsp.cache_dir cannot be used
+	StapleUnsaved                      // it cannot be written
 )
 
 // stapling is what is known of one certificate. Its methods decide and do nothing else: whoever calls them

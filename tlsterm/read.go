@@ -332,11 +332,15 @@ func readFile(name string) ([]byte, error) {
 	return data, err
 }
 
-// plain returns a file error without the operation and the name, which the finding gives.
+// plain returns a file error without the operation and the names, which the finding gives.
 func plain(err error) string {
 	var pe *os.PathError
-	if errors.As(err, &pe) {
+	var le *os.LinkError
+	switch {
+	case errors.As(err, &pe):
 		return pe.Err.Error()
+	case errors.As(err, &le):
+		return le.Err.Error()
 	}
 	return err.Error()
 }
