@@ -180,8 +180,9 @@ type ClientTimeouts struct {
 // Forwarding says what backends are told about the client.
 type Forwarding struct {
 	// Addresses (CIDR or single; "unix" for Unix sockets) whose X-Forwarded-*, X-Real-IP, Forwarded and X-Request-Id are passed on and extended, and
-	// whose X-Forwarded-For names the client (${client_addr}, hash_key, logs). From anyone else these fields are removed and set anew. ${scheme} and
-	// ${host} are always those of the connection here.
+	// whose X-Forwarded-For names the client (${client_addr}, hash_key, logs). From anyone else these fields are removed and set anew. Spellings that
+	// a CGI-like backend could confuse with them ("_", "." or another sign for "-") are removed from all. ${scheme} and ${host} are always those of the
+	// connection here.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// Send X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host.
 	XForwarded bool `yaml:"x_forwarded" default:"true"`

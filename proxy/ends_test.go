@@ -194,12 +194,15 @@ func TestReloadDuringDrain(t *testing.T) {
 	}
 }
 
-// TestLookalikesStay has an untrusted client spell forwarding fields with underscores.
+// TestLookalikesStay has an untrusted client spell forwarding fields with underscores and other signs.
 func TestLookalikesStay(t *testing.T) {
 	t.Parallel()
 	be := testkit.NewRecorder(t, nil)
 	g := newGateway(t, toBackend(be.Addr()))
-	names := []string{"X_Forwarded_For", "X_Real_IP", "X-Forwarded_Proto", "X_Request_ID", "X_Forwarded_Ssl", "X_Forwarded-Prefix"}
+	names := []string{
+		"X_Forwarded_For", "X_Real_IP", "X-Forwarded_Proto", "X_Request_ID", "X_Forwarded_Ssl", "X_Forwarded-Prefix",
+		"X.Forwarded.For", "X.Real.IP", "x~real|ip", "X.Request.ID", "X!Forwarded!Server",
+	}
 	fields := make([]string, len(names))
 	for i, n := range names {
 		fields[i] = n + ": forged"

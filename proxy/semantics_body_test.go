@@ -102,6 +102,7 @@ func TestRequestTrailers(t *testing.T) {
 	f("", "[]")
 	// Fields that would change how the request was understood are left out.
 	f("X-Sum: 1\r\nAuthorization: x\r\nX-Forwarded-For: 1.2.3.4\r\nCookie: a\r\n", "[{X-Sum 1}]")
+	f("X-Sum: 1\r\nX.Forwarded.Prefix: x\r\nX.Real.IP: 1\r\nContent_Type: a\r\nSet.Cookie: a\r\nWWW_Authenticate: a\r\nX.Sum: 2\r\n", "[{X-Sum 1} {X.Sum 2}]")
 }
 
 func TestResponseBodies(t *testing.T) {

@@ -20,6 +20,7 @@ const (
 	classHex
 	classBase64 // without the padding
 	classQuoted // qdtext, RFC 9110 section 5.6.4
+	classPlain  // a byte of names that no backend folds: letter, digit or '-'
 )
 
 var byteClass = buildByteClass()
@@ -40,6 +41,7 @@ func buildByteClass() (t [256]uint8) {
 		set(digit, classDigit)
 		set(digit || lower >= 'a' && lower <= 'f', classHex)
 		set(digit || letter || in(c, "+/"), classBase64)
+		set(digit || letter || c == '-', classPlain)
 		set(c == '\t' || c >= ' ' && c != 0x7f && !in(c, `"\`), classQuoted)
 	}
 	return t

@@ -21,14 +21,14 @@
 //     encodings, IPv6 zones, an empty port and empty labels (but the last) are refused.
 //   - Content-Length is given once, in digits; a second one is refused even if equal.
 //     Transfer-Encoding is exactly "chunked", once, in HTTP/1.1, without Content-Length.
-//   - A name that becomes Content-Length, Transfer-Encoding or Host when '_' is read as '-'
-//     (as CGI and WSGI do) is refused; one that becomes a forwarding field is marked
-//     [Field.Hop], so that it cannot pose as a field set by the gateway.
+//   - A name that becomes Content-Length or Transfer-Encoding when every sign is read as '-'
+//     (CGI, PHP and WSGI take '_', '.' or any sign for it) is refused; one that becomes a
+//     forwarding field is marked [Field.Hop], so that it cannot pose as a field set by the gateway.
 //   - Connection may nominate only names that are not in the list of [FieldID]s: each of
 //     those is defined as end-to-end by its specification, or is removed anyway. So no client
 //     can have Host, Content-Length, Authorization or X-Forwarded-For removed on the way.
 //   - Trailer may not announce framing fields. In trailers those are refused, and fields that say how to
-//     route, authorise or read the message are removed.
+//     route, authorise or read the message are removed, in any such spelling.
 //   - Chunk extensions are checked, bounded and never passed on; white space
 //     around a chunk size is refused.
 package h1

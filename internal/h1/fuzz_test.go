@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -35,12 +36,32 @@ func FuzzRequestHead(f *testing.F) {
 		}
 		ends(t, err)
 		if n > 0 {
+			holdNoLookalike(t, &whole)
 			agreeOnRequest(t, &whole, whole.Raw)
 			if whole.Form != AuthorityForm {
 				agreeOnRequest(t, &whole, passOn(&whole))
 			}
 		}
 	})
+}
+
+// holdNoLookalike checks that no field that is passed on is another's variable to a CGI-like backend.
+func holdNoLookalike(t *testing.T, h *RequestHead) {
+	t.Helper()
+	sign := regexp.MustCompile("[^a-z0-9]")
+	for i, f := range h.Fields {
+		variable := sign.ReplaceAllString(strings.ToLower(string(h.Name(i))), "_")
+		switch variable {
+		case "content_length", "transfer_encoding":
+			if f.ID == Unknown {
+				t.Fatalf("%q is accepted", h.Name(i))
+			}
+		case "x_forwarded_for", "x_forwarded_proto", "x_forwarded_host", "x_forwarded_port", "x_request_id", "x_real_ip":
+			if f.ID == Unknown && !f.Hop {
+				t.Fatalf("%q is passed on", h.Name(i))
+			}
+		}
+	}
 }
 
 // passOn writes the head as a proxy does.

@@ -332,14 +332,14 @@ func (f *Field) parse(buf []byte, start, end int) reason.Reason {
 // judgeName checks a name that is not known. Names that a CGI-like backend takes
 // for a framing field are refused, those it takes for a forwarding field are hop.
 func judgeName(name []byte) (hop bool, r reason.Reason) {
-	underscore := false
+	shared := uint8(classToken | classPlain)
 	for _, c := range name {
-		if byteClass[c]&classToken == 0 {
-			return false, reason.BadHeaderName
-		}
-		underscore = underscore || c == '_'
+		shared &= byteClass[c]
 	}
-	if !underscore {
+	switch {
+	case shared&classToken == 0:
+		return false, reason.BadHeaderName
+	case shared&classPlain != 0:
 		return false, reason.OK
 	}
 	id := lookalike(name)
@@ -349,19 +349,25 @@ func judgeName(name []byte) (hop bool, r reason.Reason) {
 	return forwarding.Has(id), reason.OK
 }
 
-// lookalike returns the known field that name becomes when '_' is read as '-'.
+// lookalike returns the known field that name becomes when every sign is read as '-'. Most CGI-like backends make
+// one variable of both '-' and '_', PHP of '.' as well, and some, lighttpd among them, of all signs.
 func lookalike(name []byte) FieldID {
 	var dashed [32]byte // longer than any known name
 	if len(name) > len(dashed) {
 		return Unknown
 	}
 	for i, c := range name {
-		if c == '_' {
-			c = '-'
-		}
-		dashed[i] = c
+		dashed[i] = dash(c)
 	}
 	return lookup(dashed[:], 0, len(name))
+}
+
+// dash returns '-' for a sign.
+func dash(c byte) byte {
+	if byteClass[c]&classPlain == 0 {
+		return '-'
+	}
+	return c
 }
 
 // readEarly looks into the fields that say how to go on.
@@ -398,10 +404,10 @@ func (h *Head) readEarly(buf []byte, f *Field, again bool) reason.Reason {
 }
 
 // judgeTrailer refuses the announcement of framing fields as trailers, as Chunked refuses them
-// there: strict parsers end a message that announces them.
+// there: strict parsers end a message that announces them. Lookalikes of them are as bad as announcement as they are as trailers.
 func judgeTrailer(value []byte) reason.Reason {
 	for item, rest, ok := nextItem(value); ok; item, rest, ok = nextItem(rest) {
-		if id := LookupField(item); framing.Has(id) || id == Trailer {
+		if id := lookalike(item); framing.Has(id) || id == Trailer {
 			return reason.BadHeaderValue
 		}
 	}

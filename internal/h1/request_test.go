@@ -180,6 +180,7 @@ func TestFieldsPassedOn(t *testing.T) {
 	}
 	// What a CGI-like backend takes for a field that the gateway sets is not passed on.
 	f("X_Forwarded_For: 1\r\nx-forwarded_proto: 1\r\nX_Real-IP: 1\r\nX_Other: 1\r\n", "X_Other: 1\r\n")
+	f("X.Forwarded.For: 1\r\nx-forwarded~proto: 1\r\nX.Real_IP: 1\r\nX!Request'Id: 1\r\nX.Other: 1\r\n", "X.Other: 1\r\n")
 
 	h := parseRequest(t, "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nCookie: 2\r\nx-a: 3\r\nB: 4\r\n\r\n")
 	h.DropName([]byte("x-A"))

@@ -58,6 +58,9 @@ func (c *Chunked) endTrailerLine() (ok bool) {
 
 // inTrailers reports whether a field may be passed on in trailers.
 func inTrailers(id FieldID, name []byte) bool {
+	if id == Unknown {
+		id = lookalike(name)
+	}
 	if id != Unknown {
 		return trailerFields.Has(id)
 	}
@@ -65,7 +68,17 @@ func inTrailers(id FieldID, name []byte) bool {
 		return true
 	}
 	for _, prefix := range trailerPrefixes {
-		if len(name) >= len(prefix) && equalFold(name[:len(prefix)], prefix) {
+		if len(name) >= len(prefix) && looksLike(name[:len(prefix)], prefix) {
+			return false
+		}
+	}
+	return true
+}
+
+// looksLike compares as lookalike does. lower must be lower-case, and as long as name.
+func looksLike(name []byte, lower string) bool {
+	for i, c := range name {
+		if toLower(dash(c)) != lower[i] {
 			return false
 		}
 	}

@@ -10,7 +10,7 @@ var splices = []string{
 	"\r", "\n", "\r\n", "\n\n", "\r\n\r\n", "\x00", "\x0b", "\x0c", "\x7f", "\x80", "\xa0", "\xff", " ", "\t", ":", ";", ",", "%", "%00", "%0d%0a",
 	"#", "?", "@", "\\", "\"", "0", "9", "f", "-", "+", "_", "0x", "chunked", ", chunked", "identity", "\r\n ", "\r\n\t",
 	"Transfer-Encoding: chunked\r\n", "Content-Length: 0\r\n", "Content-Length: 7\r\n", "Host: b.example\r\n",
-	"Connection: close\r\n", "Connection: Content-Length\r\n", "Transfer-Encoding : chunked\r\n", "Content_Length: 1\r\n",
+	"Connection: close\r\n", "Connection: Content-Length\r\n", "Transfer-Encoding : chunked\r\n", "Content_Length: 1\r\n", "Content.Length: 1\r\n",
 	"Expect: 100-continue\r\n", "Upgrade: websocket\r\n", "HTTP/1.0", "HTTP/2.0", "0\r\n\r\n", "1\r\nx\r\n",
 	"GET /smuggled HTTP/1.1\r\nHost: b.example\r\n\r\n",
 }

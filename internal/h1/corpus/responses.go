@@ -93,6 +93,7 @@ var responseFields = []Case{
 	{"field: folded first line", ok(" X-A: a\r\nContent-Length: 2\r\n") + "ok", reason.BadBackendHead},
 	{"field: LF ends the head", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok", reason.BadBackendHead},
 	{"field: Content_Length", ok("Content_Length: 2\r\n") + "ok", reason.BadBackendHead},
+	{"field: Content.Length", ok("Content.Length: 2\r\n") + "ok", reason.BadBackendHead},
 	{"field: bad connection list", ok("Connection: a b\r\nContent-Length: 2\r\n") + "ok", reason.BadBackendHead},
 	{"field: second status line", ok("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n") + "ok", reason.BadBackendHead},
 	{"size: one field", ok("X-A: "+times("a", MaxResponseHead)+"\r\nContent-Length: 2\r\n") + "ok", reason.BackendHeadTooLarge},

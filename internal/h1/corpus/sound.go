@@ -31,6 +31,7 @@ var Sound = []Case{
 	{"UTF-8 in value", get("X-A: caf\xc3\xa9\r\n"), reason.OK},
 	{"odd token as name", get("!#$%&'*+-.^_`|~9aZ: 1\r\n"), reason.OK},
 	{"underscores", get("X_Forwarded_For: 1.2.3.4\r\nX_A: 1\r\n"), reason.OK},
+	{"dots", get("X.Forwarded.For: 1.2.3.4\r\nX.A: 1\r\nContent.Lengths: 1\r\nContent.-Length: 1\r\n"), reason.OK},
 	{"nominations", get("Connection: keep-alive, X-A,, x-b , Host\r\nX-A: 1\r\nX-B: 2\r\n"), reason.OK},
 	{"length", post("Content-Length: 3\r\n", "abc"), reason.OK},
 	{"length zero", post("Content-Length: 0\r\n", ""), reason.OK},
