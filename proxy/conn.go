@@ -542,6 +542,7 @@ func (c *clientConn) rescue() {
 	if p := recover(); p != nil {
 		c.gw.logBug(p, "serving a connection")
 		c.end, c.fate = reason.Internal, fateClose
+		c.endShake()
 		_ = c.sk.Reset()
 	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
@@ -210,12 +211,59 @@ func TestPanicGivesBack(t *testing.T) {
 	if n := g.gate.Stats().InUse; n != 0 {
 		t.Errorf("%d workers are still held", n)
 	}
-	if n := strings.Count(g.logs.String(), "BUG: panic"); n != 3 {
-		t.Errorf("%d lines about it, want 3", n)
+	g.forgetBugs(3)
+}
+
+// forgetBugs looks for the lines about n planted bugs, which cleanup would take for real ones.
+func (g *testGateway) forgetBugs(n int) {
+	g.t.Helper()
+	if got := strings.Count(g.logs.String(), "BUG: panic"); got != n {
+		g.t.Errorf("%d lines about panics, want %d", got, n)
 	}
 	g.logs.mu.Lock()
-	g.logs.b.Reset() // or cleanup would take the planted bug for a real one
+	g.logs.b.Reset()
 	g.logs.mu.Unlock()
+}
+
+// TestPanicInHandshake plants a bug within crypto/tls, on a connection of each kind: its turn at the gate is given back.
+func TestPanicInHandshake(t *testing.T) {
+	t.Parallel()
+	g, secure, conf := tlsGateway(t, "handshakes: {max: 1, concurrency: 1}\n"+static(soon))
+	ln := g.listeners["127.0.0.2:0"]
+	sound := ln.tls.Load()
+	broken := sound.Clone()
+	broken.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { panic("planted") }
+	ln.tls.Store(broken)
+	first := hello(t, conf)
+	c := testkit.Dial(t, secure)
+	c.Send(first)
+	c.ExpectClosed()
+	c = testkit.Dial(t, g.withoutLot(ln))
+	c.Send(first)
+	c.ExpectClosed()
+	g.waitConnEnd(reason.Internal, 2)
+	if st := g.handshakes.gate.Stats(); st.Computing+st.Waiting+st.Ready != 0 {
+		t.Errorf("left over: %+v", st)
+	}
+	g.forgetBugs(2)
+	ln.tls.Store(sound)
+	expectStatus(t, "afterwards", testkit.DialTLS(t, secure, conf).Do(get("/")), 200)
+}
+
+// withoutLot accepts one connection for ln as systems without a lot do, and returns where.
+func (g *testGateway) withoutLot(ln *listener) string {
+	g.t.Helper()
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { socket.Close() })
+	go func() {
+		if nc, err := socket.Accept(); err == nil {
+			ln.admitConn(nc)
+		}
+	}()
+	return socket.Addr().String()
 }
 
 // TestTunnelHalfCloseOverTLS has the backend end its direction while a TLS client
