@@ -46,6 +46,10 @@ func (c *clientConn) handshake() bool {
 	if c.end = c.killed(); c.end != reason.OK {
 		return false
 	}
+	if errors.Is(err, errNotParked) {
+		c.end = c.gw.whyNotParked(c.peer)
+		return false
+	}
 	c.end = reason.TLSFailed
 	failure := tlsterm.FailureReason(err)
 	switch {

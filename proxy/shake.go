@@ -216,6 +216,9 @@ func (s *shake) Write(b []byte) (int, error) {
 	return n + rest, err
 }
 
+// errNotParked says that the lot did not take a handshake that has to wait. That is no doing of its client.
+var errNotParked = errors.New("the lot is closed, or the kernel will not watch the socket")
+
 // wait waits in the lot until there is something to read.
 func (s *shake) wait() error {
 	c, g := s.c, s.c.gw
@@ -223,7 +226,7 @@ func (s *shake) wait() error {
 		FD: c.from.FD, ID: c.id, Peer: c.peer, Owner: c.ln.index, Phase: park.Shake, Since: c.from.Since, Until: c.from.Until,
 		Loop: c.from.Loop, Seat: c.seat,
 	}) {
-		return net.ErrClosed
+		return errNotParked
 	}
 	w := <-s.awake // comes at c.from.Until at the latest
 	c.from.Loop = w.conn.Loop

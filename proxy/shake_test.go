@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,6 +108,52 @@ func TestStalledHandshakeTimesOut(t *testing.T) {
 	if st := g.handshakes.gate.Stats(); st.Computing+st.Waiting+st.Ready != 0 {
 		t.Errorf("left over: %+v", st)
 	}
+}
+
+// TestHandshakeCannotPark has handshakes that the lot does not take when they would wait for their client, which has not gone.
+func TestHandshakeCannotPark(t *testing.T) {
+	t.Parallel()
+	g, secure, conf := tlsGateway(t, static(soon))
+	ln := g.listeners["127.0.0.2:0"]
+	before := func(f func()) {
+		conf := ln.tls.Load().Clone()
+		next := conf.GetConfigForClient
+		conf.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			f()
+			if next == nil {
+				return nil, nil
+			}
+			return next(h)
+		}
+		ln.tls.Store(conf)
+	}
+	first := hello(t, conf)
+	f := func(what string, why reason.Reason) {
+		t.Helper()
+		c := testkit.Dial(t, secure)
+		c.Send(first)
+		c.Rest()
+		g.waitConnEnd(why, 1)
+		if n := g.failures(tlsterm.ClientGone); n != 0 {
+			t.Errorf("%s: %d clients counted as gone, want none", what, n)
+		}
+		if st := g.handshakes.gate.Stats(); st.Computing+st.Waiting+st.Ready != 0 {
+			t.Errorf("%s: left over: %+v", what, st)
+		}
+	}
+	before(func() {
+		c := g.connections()[0]
+		_ = c.from.Loop.Remove(c.from.FD) // so that the kernel refuses to arm it again
+	})
+	f("the kernel will not watch", reason.Internal)
+	if !strings.Contains(g.logs.String(), "a connection cannot wait and is closed") {
+		t.Errorf("nothing in the log")
+	}
+	before(func() {
+		g.draining.Store(true)
+		g.loops.Close()
+	})
+	f("the lot is closed", reason.ShutDown)
 }
 
 // TestHandshakesRefused fills the queue of the gate: what does not fit gets an alert, and nothing is computed for it.

@@ -124,17 +124,20 @@ func (c *clientConn) park() bool {
 // place puts a connection into the lot. If the kernel will not watch its socket, nobody
 // would ever look at it again: it is closed.
 func (g *Gateway) place(p park.Conn) {
-	if g.lot.Park(p) {
-		return
+	if !g.lot.Park(p) {
+		g.closeParked(p, g.whyNotParked(p.Peer))
 	}
+}
+
+// whyNotParked says why a connection ends that the lot has not taken: it is closed, or the kernel has no room.
+func (g *Gateway) whyNotParked(peer netip.AddrPort) reason.Reason {
 	if g.draining.Load() {
-		g.closeParked(p, reason.ShutDown)
-		return
+		return reason.ShutDown
 	}
 	if e := g.log.Event(errorLevel, "park_failed"); e != nil {
-		e.Str("client", peerText(p.Peer)).Msg("a connection cannot wait and is closed: see fs.epoll.max_user_watches")
+		e.Str("client", peerText(peer)).Msg("a connection cannot wait and is closed: see fs.epoll.max_user_watches")
 	}
-	g.closeParked(p, reason.Internal)
+	return reason.Internal
 }
 
 // sign says that the connection leaves this object, unless someone wants it closed.
