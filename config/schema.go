@@ -192,9 +192,12 @@ type Forwarding struct {
 	RequestIDHeader string `yaml:"request_id_header" default:"X-Request-Id"`
 	// W3C trace context: "pass" leaves traceparent alone, "extend" makes this hop a span (a new one if there is none), "off" removes it.
 	TraceContext string `yaml:"trace_context" default:"pass" enum:"pass|extend|off"`
-	// What backends are told of a client's verified certificate. "xfcc" is X-Forwarded-Client-Cert as Envoy writes it, with Hash, Subject, URI and DNS;
+	// What backends are told of a client's verified certificate. "xfcc" is X-Forwarded-Client-Cert as Envoy writes it, with By, Hash, Subject, URI and DNS;
 	// "rfc9440" is Client-Cert (RFC 9440), the whole certificate in base64. Other fields are made with request_headers and the variables ${tls_client_...}.
 	ClientCert string `yaml:"client_cert" default:"off" enum:"off|xfcc|rfc9440"`
+	// Send the chain as well, up to this length as it is written; 8KiB is enough for two or three intermediates. A longer one is left out. "rfc9440" sends
+	// Client-Cert-Chain, the intermediates, "xfcc" Chain, with the client's certificate before them. 0 sends none.
+	ClientCertChain unit.Size `yaml:"client_cert_chain" default:"0B" max:"64KiB"`
 	// Further fields that clients must not send, as a backend believes them. They are removed from every request, as X-Forwarded-Client-Cert, Client-Cert,
 	// Client-Cert-Chain and the fields that any route's request_headers make of a ${tls_client_...} variable always are (but for common ones such as Authorization).
 	ClientCertFields []string `yaml:"client_cert_fields"`

@@ -136,6 +136,9 @@ func (v *validator) clientCert() {
 	if f.ClientCertFromProxies && len(f.TrustedProxies) == 0 {
 		v.warn("forwarding.client_cert_from_proxies", "has no effect without trusted_proxies")
 	}
+	if f.ClientCertChain > 0 && f.ClientCert == "off" {
+		v.warn("forwarding.client_cert_chain", "has no effect without client_cert")
+	}
 	if v.asksClients() {
 		return
 	}

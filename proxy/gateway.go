@@ -75,6 +75,7 @@ type Gateway struct {
 	// Client certificates that were good, and those that were not by tlsterm.ClientCertProblem.
 	clientsVerified atomic.Uint64
 	certProblems    []atomic.Uint64
+	chainsOmitted   atomic.Uint64 // too long to be sent to a backend
 
 	droppedBefore atomic.Uint64 // by access logs that a reload replaced
 

@@ -67,6 +67,8 @@ func (x *Exchange) copyFields(dst []byte) []byte {
 	if !x.believesClientCert() {
 		skip |= x.snap.clientCert.known
 		x.snap.clientCert.dropFrom(&x.req.Head)
+	} else if x.tellsClientCert() {
+		foreignChain.dropFrom(&x.req.Head)
 	}
 	if x.snap.trace == traceExtend && !x.hasTrace() {
 		skip |= traceState // it belongs to a trace that ends here

@@ -17,6 +17,7 @@ type tlsNote struct {
 	ja4      string
 	identity *tlsterm.Identity
 	client   *accesslog.TLSClient // the same for logs; nil without an identity
+	by       string               // the URIs of the certificate that the client was shown, as elements of XFCC
 }
 
 // noteIdentity remembers who the client of a finished handshake proved to be.
@@ -31,6 +32,10 @@ func (c *clientConn) noteIdentity() {
 	note := &tlsNote{identity: id, client: &accesslog.TLSClient{
 		Subject: id.Subject, Issuer: id.Issuer, SAN: id.SAN, SPIFFE: id.SPIFFE, Fingerprint: id.Fingerprint, Serial: id.Serial,
 	}}
+	for _, u := range tlsterm.URIsOf(c.shake.facts.Leaf) {
+		note.by = string(append(appendXFCCValue(append([]byte(note.by), "By="...), u), ';'))
+	}
+	c.shake.facts.Leaf = nil
 	if before, ok := c.seat.Note.(*tlsNote); ok {
 		note.ja4 = before.ja4
 	}
@@ -191,6 +196,28 @@ func tellsIdentity(text string) bool {
 	return false
 }
 
+// tellsClientCert reports whether the request gets what forwarding.client_cert says of the client's certificate. A trusted
+// proxy that is believed may have said it.
+func (x *Exchange) tellsClientCert() bool {
+	mode := x.snap.clientCertMode
+	if mode == clientCertOff || x.c.identity() == nil {
+		return false
+	}
+	name := mode.field()
+	return !x.rt.reqOps.drops(h1.Unknown, name) && (!x.believesClientCert() || x.req.GetName([]byte(name)) == nil)
+}
+
+// field is the field of the leaf.
+func (m clientCertMode) field() string {
+	if m == clientCertRFC9440 {
+		return fieldClientCert
+	}
+	return fieldXFCC
+}
+
+// foreignChain is what goes with a Client-Cert of somebody else only.
+var foreignChain = nameSet{other: [][]byte{[]byte(fieldClientCertChain)}}
+
 // believesClientCert reports whether the client's own word about a certificate is passed on.
 func (x *Exchange) believesClientCert() bool {
 	return x.snap.cfg.Forwarding.ClientCertFromProxies && x.trusted()
@@ -198,31 +225,113 @@ func (x *Exchange) believesClientCert() bool {
 
 // appendClientCert appends what forwarding.client_cert says of the client's certificate.
 func (x *Exchange) appendClientCert(dst []byte) []byte {
+	if !x.tellsClientCert() {
+		return dst
+	}
 	id := x.c.identity()
-	mode := x.snap.clientCertMode
-	if id == nil || mode == clientCertOff {
+	dst = append(append(dst, x.snap.clientCertMode.field()...), ": "...)
+	if x.snap.clientCertMode == clientCertXFCC {
+		return append(x.appendXFCC(dst, id), "\r\n"...)
+	}
+	dst = append(base64.StdEncoding.AppendEncode(append(dst, ':'), id.DER), ":\r\n"...) // a byte sequence (RFC 8941 section 3.3.5)
+	return x.appendClientCertChain(dst, id)
+}
+
+// appendClientCertChain appends Client-Cert-Chain (RFC 9440 section 2.3), a list of byte sequences. An empty list is no field.
+func (x *Exchange) appendClientCertChain(dst []byte, id *tlsterm.Identity) []byte {
+	if x.snap.clientCertChain == 0 || len(id.Chain) == 0 || x.rt.reqOps.drops(h1.Unknown, fieldClientCertChain) {
 		return dst
 	}
-	name := fieldXFCC
-	if mode == clientCertRFC9440 {
-		name = fieldClientCert
+	size := -len(", ")
+	for _, der := range id.Chain {
+		size += len(", ::") + base64.StdEncoding.EncodedLen(len(der.Value()))
 	}
-	if x.rt.reqOps.drops(h1.Unknown, name) || x.believesClientCert() && x.req.GetName([]byte(name)) != nil {
+	if size > x.snap.clientCertChain {
+		x.c.gw.chainsOmitted.Add(1)
 		return dst
 	}
-	dst = append(append(dst, name...), ": "...)
-	if mode == clientCertRFC9440 {
-		dst = append(base64.StdEncoding.AppendEncode(append(dst, ':'), id.DER), ':') // a byte sequence (RFC 8941 section 3.3.5)
-	} else {
-		dst = appendXFCC(dst, id)
+	dst = append(dst, fieldClientCertChain...)
+	separator := ": :"
+	for _, der := range id.Chain {
+		dst = append(appendBase64(append(dst, separator...), der.Value(), false), ':')
+		separator = ", :"
 	}
 	return append(dst, "\r\n"...)
 }
 
-// appendXFCC appends an element as Envoy writes it (HTTP connection manager, x-forwarded-client-cert). By is left out, since
-// the gateway's own certificates name hosts and not workloads.
-func appendXFCC(dst []byte, id *tlsterm.Identity) []byte {
-	dst = append(append(dst, "Hash="...), id.Fingerprint...)
+// appendXFCCChain appends Chain, which has the client's own certificate first.
+func (x *Exchange) appendXFCCChain(dst []byte, id *tlsterm.Identity) []byte {
+	if x.snap.clientCertChain == 0 {
+		return dst
+	}
+	size := base64.StdEncoding.EncodedLen(len(id.DER)) // and more
+	for _, der := range id.Chain {
+		size += base64.StdEncoding.EncodedLen(len(der.Value()))
+	}
+	before := len(dst)
+	if size <= x.snap.clientCertChain {
+		dst = append(dst, `;Chain="`...)
+		start := len(dst)
+		dst = appendPEM(dst, id.DER)
+		for _, der := range id.Chain {
+			dst = appendPEM(dst, der.Value())
+		}
+		size = len(dst) - start
+		dst = append(dst, '"')
+	}
+	if size > x.snap.clientCertChain {
+		x.c.gw.chainsOmitted.Add(1)
+		return dst[:before]
+	}
+	return dst
+}
+
+// appendPEM appends a certificate as Envoy writes it: PEM, with what is special in a URL escaped.
+func appendPEM[T []byte | string](dst []byte, der T) []byte {
+	dst = append(dst, "-----BEGIN%20CERTIFICATE-----%0A"...)
+	dst = appendBase64(dst, der, true)
+	return append(dst, "-----END%20CERTIFICATE-----%0A"...)
+}
+
+const (
+	pemLine = 64              // RFC 7468 section 2
+	derLine = pemLine / 4 * 3 // what a line of PEM holds
+)
+
+// appendBase64 appends der in base64, plain or in the escaped lines of appendPEM. Unlike AppendEncode it takes a string.
+func appendBase64[T []byte | string](dst []byte, der T, pem bool) []byte {
+	var part [derLine]byte
+	var text [pemLine]byte
+	for len(der) > 0 {
+		n := copy(part[:], der)
+		der = der[n:]
+		base64.StdEncoding.Encode(text[:], part[:n])
+		coded := text[:base64.StdEncoding.EncodedLen(n)]
+		if !pem {
+			dst = append(dst, coded...)
+			continue
+		}
+		for _, c := range coded {
+			switch c {
+			case '+':
+				dst = append(dst, "%2B"...)
+			case '/':
+				dst = append(dst, "%2F"...)
+			case '=':
+				dst = append(dst, "%3D"...)
+			default:
+				dst = append(dst, c)
+			}
+		}
+		dst = append(dst, "%0A"...)
+	}
+	return dst
+}
+
+// appendXFCC appends an element as Envoy writes it (HTTP connection manager, x-forwarded-client-cert).
+func (x *Exchange) appendXFCC(dst []byte, id *tlsterm.Identity) []byte {
+	dst = append(append(append(dst, x.c.note.Load().by...), "Hash="...), id.Fingerprint...)
+	dst = x.appendXFCCChain(dst, id)
 	dst = append(append(append(dst, `;Subject="`...), id.Subject...), '"') // no double quote is in it
 	for _, u := range id.URI {
 		dst = appendXFCCValue(append(dst, ";URI="...), u)

@@ -443,7 +443,7 @@ func TestIdentityAllocatesNothing(t *testing.T) {
 		return
 	}
 	be := allocBackend(t, []byte("HTTP/1.1 200 OK\r\nDate: Sat, 01 Jan 2000 00:00:00 GMT\r\nContent-Length: 2\r\n\r\nok"))
-	for _, told := range []string{"off", "xfcc", "rfc9440"} {
+	for _, told := range []string{"off", "xfcc", "rfc9440", "xfcc, client_cert_chain: 8KiB", "rfc9440, client_cert_chain: 8KiB"} {
 		m := newMutualWatching(t, `
 log: {access: {output: "`+t.TempDir()+`/json", flush: 1ms}}
 forwarding: {client_cert: `+told+`}

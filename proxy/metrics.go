@@ -41,6 +41,7 @@ var Metrics = []meter.Desc{
 	{Name: "tickgate_proxy_header_failures_total", Type: "counter", Labels: "reason (as in preface.Failure: missing, malformed, bad_checksum, too_long, timeout, cut_short, too_many_conns, unexpected)", Help: "Connections that ended at their PROXY header. Unexpected is one from an address that is not in proxy_protocol.from, or a second one; such a connection also counts as a failed handshake or a bad request."},
 	{Name: "tickgate_tls_certificate_expiry_timestamp_seconds", Type: "gauge", Labels: "listener, cert_file", Help: "When a certificate in use expires, or an intermediate of its chain if that is earlier, in Unix time."},
 	{Name: "tickgate_tls_client_certificates_total", Type: "counter", Labels: "result (verified, or as in tlsterm.ClientCertProblem)", Help: "Handshakes by what the client's certificate was worth, where one was asked for; handshakes without one that is not required are not counted."},
+	{Name: "tickgate_tls_client_chains_omitted_total", Type: "counter", Help: "Requests to backends without the chain of their client's certificate, as it is longer than forwarding.client_cert_chain."},
 	{Name: "tickgate_tls_client_crl_next_update_timestamp_seconds", Type: "gauge", Labels: "listener, crl_file, issuer", Help: "When the next edition of a revocation list is due, in Unix time."},
 	{Name: "tickgate_tls_files_reloads_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that were taken over between two reloads."},
 	{Name: "tickgate_tls_files_errors_total", Type: "counter", Labels: "listener", Help: "Changes of certificates, keys and lists that could not be taken over."},
@@ -101,6 +102,7 @@ func (g *Gateway) writeOwnMetrics(w io.Writer) {
 	for i, p := range tlsterm.ClientCertProblems() {
 		metrics.WriteCounterUint64(w, fmt.Sprintf("tickgate_tls_client_certificates_total{result=%q}", p), g.certProblems[i].Load())
 	}
+	metrics.WriteCounterUint64(w, "tickgate_tls_client_chains_omitted_total", g.chainsOmitted.Load())
 	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="client"}`, g.rates.client.Displaced())
 	metrics.WriteCounterUint64(w, `tickgate_tls_rate_displaced_total{key="ja4"}`, g.rates.ja4.Displaced())
 	g.writeTicketMetrics(w)

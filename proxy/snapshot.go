@@ -35,6 +35,8 @@ type Snapshot struct {
 	rewritten      nameSet // request fields that are written anew
 	clientCert     nameSet // request fields that tell who the client is
 	clientCertMode clientCertMode
+
+	clientCertChain int // the longest chain that is sent; 0 sends none
 }
 
 // builder holds what building a snapshot needs.
@@ -56,6 +58,8 @@ func (b *builder) build(generation uint64) (*Snapshot, error) {
 		requestIDField: h1.LookupField([]byte(cfg.Forwarding.RequestIDHeader)),
 
 		clientCertMode: clientCertModeOf(cfg.Forwarding.ClientCert),
+
+		clientCertChain: int(cfg.Forwarding.ClientCertChain),
 
 		trace:   traceModeOf(cfg.Forwarding.TraceContext),
 		noRoute: &route{name: meter.Unrouted, accessLog: true, metrics: b.gw.meter.Unrouted},

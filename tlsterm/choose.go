@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -93,13 +94,18 @@ func (l *live) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 // configFor is tls.Config.GetConfigForClient, which crypto/tls calls before it judges anything that the client offers. For nil, it goes on with
 // the listener's own.
 func (l *live) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	factsOf(hello).noteName(hello.ServerName)
-	n := l.Load()
+	f, n := factsOf(hello), l.Load()
+	f.noteName(hello.ServerName)
+	if ch := n.lookup(hello.ServerName); f != nil && ch != nil && slices.ContainsFunc(ch.certs, hasURI) {
+		f.Leaf = ch.pick(hello).Leaf // a session that resumes asks for no certificate
+	}
 	if config, ok := n.rules.find(hello.ServerName); ok {
 		return config, nil
 	}
 	return n.own, nil
 }
+
+func hasURI(cert *tls.Certificate) bool { return cert.Leaf != nil && len(cert.Leaf.URIs) > 0 }
 
 // lookup returns the certificates for a server name as the client wrote it, or nil to
 // refuse it. It does not allocate.

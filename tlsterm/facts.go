@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"strings"
 )
 
@@ -15,6 +16,8 @@ type Facts struct {
 	KeyType string
 	// ServerName is what the client asked for, as it wrote it, clipped to the length of the longest DNS name; "" before its ClientHello was read.
 	ServerName string
+	// Leaf is the certificate that was sent, or that would have been in place of a resumed session. Without URIs in it, it may be nil.
+	Leaf *x509.Certificate
 }
 
 type factsKey struct{}
@@ -50,6 +53,7 @@ func (f *Facts) noteCertificate(cert *tls.Certificate) {
 	if f == nil || cert.Leaf == nil {
 		return
 	}
+	f.Leaf = cert.Leaf
 	switch cert.Leaf.PublicKey.(type) {
 	case *ecdsa.PublicKey:
 		f.KeyType = "ecdsa"

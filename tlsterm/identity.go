@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unique"
 )
 
 // Identity is who a client proved to be: what its verified certificate says of it. It is made
@@ -38,6 +39,9 @@ type Identity struct {
 	NotAfter time.Time
 	// DER is the certificate itself. It must not be changed.
 	DER []byte
+	// Chain are the certificates between it and the authority that vouches for it, in DER, who signed it first. All clients
+	// of one issuer share them in memory.
+	Chain []unique.Handle[string]
 	// Hash tells identities apart as limits count them: by SPIFFE ID where there is one, which outlives the certificate, else by
 	// issuer and subject, else by fingerprint.
 	Hash uint64
@@ -53,6 +57,11 @@ func IdentityOf(st *tls.ConnectionState) *Identity {
 		return nil
 	}
 	id := newIdentity(st.PeerCertificates[0])
+	if first := st.VerifiedChains[0]; len(first) > 2 {
+		for _, c := range first[1 : len(first)-1] {
+			id.Chain = append(id.Chain, unique.Make(string(c.Raw)))
+		}
+	}
 	id.chains = make([]provenChain, len(st.VerifiedChains))
 	for i, chain := range st.VerifiedChains {
 		id.chains[i] = prove(chain)
@@ -195,6 +204,17 @@ func rawURIs(leaf *x509.Certificate) (uris []string) {
 				uris = append(uris, string(n.Bytes))
 			}
 		}
+	}
+	return uris
+}
+
+// URIsOf returns the URIs among the alternative names of a certificate of our own, as printable as an Identity's. leaf may be nil.
+func URIsOf(leaf *x509.Certificate) (uris []string) {
+	if leaf == nil || len(leaf.URIs) == 0 {
+		return nil
+	}
+	for _, u := range rawURIs(leaf) {
+		uris = append(uris, printable(u))
 	}
 	return uris
 }
