@@ -326,7 +326,7 @@ type Route struct {
 	PathRegex string `yaml:"path_regex"`
 	// Scheme of the client's connection to this gateway, as for a redirect from http to https.
 	Scheme string `yaml:"scheme" default:"any" enum:"any|http|https"`
-	// Methods. Default: any. If only the method fails, and no wider route takes the request, the answer is 405 with Allow.
+	// Methods. Default: any but TRACE, which only a route that lists it takes, as its answer shows the client all that the backend is told. If only the method fails, and no wider route takes the request, the answer is 405 with Allow.
 	Methods []string `yaml:"methods"`
 	// Header conditions; all must hold.
 	Headers []HeaderMatch `yaml:"headers"`

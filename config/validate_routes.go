@@ -46,6 +46,9 @@ func (v *validator) routes() (used map[string]bool) {
 func (v *validator) shadowed(path string, i int, r *Route, matched map[string]int) {
 	place, conditions := matchKey(r)
 	for _, key := range []string{place, place + conditions} {
+		if key == place && slices.Contains(r.Methods, "TRACE") {
+			continue // which a route for any method leaves to it
+		}
 		if first, again := matched[key]; again {
 			v.warn(path, "is never reached: routes[%d] (line %d) matches the same requests", first, v.d.report.place(fmt.Sprintf("routes[%d]", first)).line)
 			return

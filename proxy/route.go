@@ -194,8 +194,9 @@ func (r *router) find(x *Exchange, miss *methodMiss) *route {
 	return r.any.find(x, miss)
 }
 
-// methodsServed are those that CONNECT's refusal offers.
-var methodsServed = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
+// methodsServed are those that the refusals of CONNECT and TRACE offer. TRACE is for routes that name it: its answer is the request as the backend
+// got it (RFC 9110 section 9.3.8), with what only the backend should see, cookies that scripts cannot read or an identity that the gateway vouches for.
+var methodsServed = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 // methodMiss gathers the methods of the routes that all but their method matched:
 // together they are what the target allows (RFC 9110 section 10.2.1).
@@ -260,10 +261,14 @@ func (rt *route) accepts(x *Exchange, miss *methodMiss) bool {
 	if rt.taken != nil && !rt.taken.Matches(x.c.identity()) {
 		return false
 	}
-	if rt.methods == nil || rt.takes(x.req.Method()) {
+	if rt.methods == nil && x.req.MethodID != h1.MethodTrace || rt.takes(x.req.Method()) {
 		return true
 	}
-	miss.add(rt.methods)
+	if rt.methods == nil {
+		miss.add(methodsServed)
+	} else {
+		miss.add(rt.methods)
+	}
 	return false
 }
 

@@ -109,7 +109,9 @@ routes:
 	f(request("HEAD", "/a"), 200, "", "")
 	f(request("DELETE", "/a/b"), 200, "", "")
 	f(request("PATCH", "/a/b"), 405, "POST, GET, HEAD, PUT, DELETE", "method_not_allowed")
-	f("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", 405, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE", "method_not_allowed")
+	f("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", 405, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", "method_not_allowed")
+	f(request("TRACE", "/a"), 405, "GET, HEAD, PUT, DELETE", "method_not_allowed")
+	f(request("TRACE", "/b"), 404, "", "no_route")
 	f(request("OPTIONS", "*"), 404, "", "no_route")
 	// A dot segment would be another path behind than the one routed on.
 	f(get("/a/../b"), 400, "", "bad_target")
@@ -117,6 +119,37 @@ routes:
 	f(get("/a/."), 400, "", "bad_target")
 	f(get("/a/..b"), 200, "", "")
 	f(get("/a/.b"), 200, "", "")
+}
+
+// TestTrace shows a client what its backend is told only where a route says so.
+func TestTrace(t *testing.T) {
+	t.Parallel()
+	be := testkit.NewRecorder(t, func(r *testkit.Request) []byte { return testkit.OK(string(r.Raw)) })
+	g := newGateway(t, `
+upstreams: {be: {servers: [{address: "`+be.Addr()+`"}]}}
+routes:
+  - {path: /, upstream: be}
+  - {path: /debug, methods: [GET, TRACE], upstream: be}
+  - {path: /post, methods: [POST], upstream: be}
+`)
+	refused := func(path, allow string) {
+		t.Helper()
+		resp := g.do(request("TRACE", path, "Cookie: secret=1", "Max-Forwards: 3"))
+		expectStatus(t, path, resp, 405, "reason: method_not_allowed")
+		if got := resp.Get("Allow"); got != allow {
+			t.Errorf("%s: Allow %q, want %q", path, got, allow)
+		}
+		if strings.Contains(string(resp.Raw), "secret") {
+			t.Errorf("%s: the answer repeats the request: %q", path, resp.Raw)
+		}
+	}
+	refused("/", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+	refused("/post", "POST, GET, HEAD, PUT, PATCH, DELETE, OPTIONS")
+	if n := be.Requests(); len(n) != 0 {
+		t.Errorf("the backend got %d of them, want none", len(n))
+	}
+	expectStatus(t, "a route that lists it", g.do(request("TRACE", "/debug")), 200, "TRACE /debug HTTP/1.1")
+	expectStatus(t, "another method", g.do(request("trace", "/")), 200, "trace / HTTP/1.1") // methods are case-sensitive
 }
 
 func TestStaticResponseVariables(t *testing.T) {
