@@ -122,8 +122,10 @@ func parseListen(s string) (a boundAddress, why string) {
 		a.host = netip.IPv6Unspecified()
 	} else if addr, err := netip.ParseAddr(host); err == nil {
 		a.host = addr.Unmap()
+	} else if name := strings.ToLower(strings.TrimSuffix(host, ".")); name == "localhost" {
+		a.host = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // of its addresses, package net listens on the one of IPv4
 	} else {
-		a.name = strings.ToLower(host)
+		a.name = name
 	}
 	return a, ""
 }

@@ -103,7 +103,7 @@ func (v *validator) admin() {
 		v.wrong("admin.listen", adm.Listen, wantListen+`, or "off" (`+why+")")
 		return
 	}
-	reachable := a.unix == "" && !a.host.IsLoopback() && a.name != "localhost"
+	reachable := a.unix == "" && !a.host.IsLoopback()
 	if reachable && adm.Token == "" && !v.isBroken("admin.token") {
 		v.warn("admin.listen", "the admin endpoint can be reached from other machines without a token (set admin.token)")
 	}
