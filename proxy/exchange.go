@@ -71,8 +71,8 @@ type Exchange struct {
 	allow    []string // for a 405
 	record   accesslog.Record
 	lookup   func(name []byte) []byte // req.GetName, made once
-	hostBuf  [256]byte
-	addrText [64]byte // the client's address as text
+	hostBuf  [256]byte                // for the longest name that h1 accepts
+	addrText [64]byte                 // the client's address as text
 
 	tunnelFor tunnelRequest // what an upgrade holds
 }
@@ -131,19 +131,13 @@ func (x *Exchange) shrink() {
 	x.body.prefix = nil
 }
 
-// lowerHost returns host in lower case and without its port, for matching.
-func (x *Exchange) lowerHost(host []byte) []byte {
-	if len(host) > len(x.hostBuf) {
-		return host
-	}
-	h := x.hostBuf[:copy(x.hostBuf[:], host)]
+// lowerHost returns the host that is asked for, in lower case and without its port, for matching.
+func (x *Exchange) lowerHost() []byte {
+	h := x.hostBuf[:copy(x.hostBuf[:], x.req.HostName())]
 	for i, b := range h {
 		if b >= 'A' && b <= 'Z' {
 			h[i] = b + 'a' - 'A'
 		}
-	}
-	if i := bytes.LastIndexByte(h, ':'); i >= 0 && bytes.IndexByte(h[i:], ']') < 0 {
-		h = h[:i]
 	}
 	return bytes.TrimSuffix(h, dot)
 }

@@ -127,8 +127,7 @@ func (x *Exchange) misdirected() bool {
 	if store == nil || x.c.tls == nil {
 		return false
 	}
-	host := x.lowerHost(x.req.Host())
-	return string(host) != x.c.facts.serverName && store.Misdirected(x.c.facts.serverName, string(host))
+	return store.Misdirected(x.c.facts.serverName, x.lowerHost())
 }
 
 // clientCertMode is forwarding.client_cert.

@@ -325,6 +325,30 @@ func TestClientCertificatesByName(t *testing.T) {
 	}
 }
 
+// A policy's star stands for one label and a route's for any number, and each has limits of its own for names: nothing gets through between them.
+func TestHostsBelowPolicy(t *testing.T) {
+	t.Parallel()
+	m := newMutual(t, `routes: [{host: "*.private.example", static_response: {body: "in"}}, {static_response: {body: "out"}}]`)
+	wider := strings.Replace(m.config(`routes: [{host: "*.private.example", static_response: {body: "in"}}, {static_response: {body: "out"}}]`),
+		"names: [private.example]", `names: [private.example, "*.private.example"]`, 1)
+	if err := m.Reload(parseConfig(t, wider)); err != nil {
+		t.Fatal(err)
+	}
+	label := strings.Repeat("a", 237)
+	for _, host := range []string{
+		"a.private.example", "b.a.private.example", "B.A.Private.Example:443", "b.a.private.example.", "b.a.private.example.:443",
+		label + ".private.example", label + ".private.example:443", label + ".private.example.:65535", "b." + label + ".private.example:443",
+	} {
+		request := "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n"
+		expectStatus(t, "without a certificate for "+host, m.dialAs(nil).Do(request), 421, "misdirected")
+		c := testkit.DialTLS(t, m.addr, m.tls("localhost", nil))
+		expectStatus(t, "absolute-form for "+host, c.Do("GET https://"+host+"/ HTTP/1.0\r\n\r\n"), 421, "misdirected")
+		conf := m.tls("x.private.example", m.client("feed", ""))
+		conf.InsecureSkipVerify = true // the certificate does not hold the name
+		expectStatus(t, "with one for "+host, testkit.DialTLS(t, m.addr, conf).Do(request), 200, "in")
+	}
+}
+
 // Files that change are followed while the gateway runs, and bad ones leave the good in force.
 func TestClientFilesAreFollowed(t *testing.T) {
 	t.Parallel()

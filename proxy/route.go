@@ -177,7 +177,7 @@ func (x *Exchange) route() bool {
 
 // find looks through the hosts, the narrowest first.
 func (r *router) find(x *Exchange, miss *methodMiss) *route {
-	host := x.lowerHost(x.req.Host())
+	host := x.lowerHost()
 	if t := r.exact[string(host)]; t != nil {
 		if rt := t.find(x, miss); rt != nil {
 			return rt

@@ -81,7 +81,7 @@ func captureOf(p config.TemplatePart, re *regexp.Regexp) func(x *Exchange, dst [
 var variables = map[string]func(x *Exchange, dst []byte) []byte{
 	"client_addr": func(x *Exchange, dst []byte) []byte { return append(dst, x.client().text...) },
 	"client_port": func(x *Exchange, dst []byte) []byte { return strconv.AppendUint(dst, uint64(x.c.peer.Port()), 10) },
-	"host":        func(x *Exchange, dst []byte) []byte { return append(dst, x.lowerHost(x.req.Host())...) },
+	"host":        func(x *Exchange, dst []byte) []byte { return append(dst, x.lowerHost()...) },
 	"scheme":      func(x *Exchange, dst []byte) []byte { return append(dst, x.scheme()...) },
 	"method":      func(x *Exchange, dst []byte) []byte { return append(dst, x.req.Method()...) },
 	"path":        func(x *Exchange, dst []byte) []byte { return append(dst, x.req.Path()...) },

@@ -62,11 +62,15 @@ func (b *byName[T]) all() iter.Seq[T] {
 
 // find returns the value for a server name as the client wrote it. It does not allocate.
 func (b *byName[T]) find(serverName string) (v T, ok bool) {
-	if serverName == "" || len(serverName) > maxServerName {
+	if len(serverName) > maxServerName {
 		return v, false
 	}
 	var buf [maxServerName]byte
-	name := lower(&buf, serverName)
+	return b.findLower(lower(&buf, serverName))
+}
+
+// findLower is find for a name in lower case, of any length.
+func (b *byName[T]) findLower(name []byte) (v T, ok bool) {
 	// The conversions in the brackets do not allocate: the compiler knows them.
 	if v, ok = b.exact[string(name)]; ok {
 		return v, true
@@ -76,6 +80,17 @@ func (b *byName[T]) find(serverName string) (v T, ok bool) {
 		v, ok = b.wildcard[string(name[i+1:])]
 	}
 	return v, ok
+}
+
+// above returns the value of the nearest wildcard that a name in lower case is below, at any depth.
+func (b *byName[T]) above(name []byte) (v T, ok bool) {
+	for i := bytes.IndexByte(name, '.'); i >= 0; i = bytes.IndexByte(name, '.') {
+		name = name[i+1:]
+		if v, ok = b.wildcard[string(name)]; ok {
+			return v, true
+		}
+	}
+	return v, false
 }
 
 // certificate is tls.Config.GetCertificate.

@@ -111,6 +111,7 @@ func (s *Store) applyTrust(trusts []*clientTrust, n *names) {
 			n.auths.add(name, auth)
 		}
 	}
+	n.findDeep()
 }
 
 // AsksClients reports whether clients of any name are asked for a certificate.
@@ -130,15 +131,17 @@ func (s *Store) Stands(id *Identity, serverName string) error {
 
 // Requires reports whether clients that ask for serverName have to show a certificate.
 func (s *Store) Requires(serverName string) bool {
-	auth := s.live.Load().authOf(serverName)
-	return auth != nil && auth.opts.Mode == clientAuthRequired
+	return s.live.Load().authOf(serverName).requires()
 }
 
 // Misdirected reports whether clients of host are asked for a certificate by other rules than those of serverName, so that a connection
-// made for this name must not serve that host.
-func (s *Store) Misdirected(serverName, host string) bool {
+// made for this name must not serve that host, which is in lower case. It does not allocate.
+func (s *Store) Misdirected(serverName string, host []byte) bool {
 	n := s.live.Load()
-	auth := n.authOf(host)
+	if string(host) == serverName && len(host) <= maxServerName && !n.deep {
+		return false // else the handshake may have been under the rules of the listener all the same
+	}
+	auth := n.authOfHost(host)
 	return auth != nil && auth != n.authOf(serverName)
 }
 
@@ -147,6 +150,30 @@ func (n *names) authOf(serverName string) *clientAuth {
 		return auth
 	}
 	return n.ownAuth
+}
+
+// authOfHost is authOf for a host that a request asks for. The star of a policy stands for one label, that of a route's host for any number: else
+// whoever asks for a host further below a policy that requires certificates would get in without one.
+func (n *names) authOfHost(host []byte) *clientAuth {
+	if auth, ok := n.auths.findLower(host); ok {
+		return auth
+	}
+	if n.deep {
+		if auth, _ := n.auths.above(host); auth.requires() {
+			return auth
+		}
+	}
+	return n.ownAuth
+}
+
+// requires reports whether nobody gets in without a certificate. A nil a asks for none.
+func (a *clientAuth) requires() bool { return a != nil && a.opts.Mode == clientAuthRequired }
+
+// findDeep sets deep.
+func (n *names) findDeep() {
+	for _, auth := range n.auths.wildcard {
+		n.deep = n.deep || auth.requires() && !n.ownAuth.requires()
+	}
 }
 
 // RevocationLists describes the revocation lists in use.

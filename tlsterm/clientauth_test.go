@@ -518,20 +518,60 @@ func TestClientAuthByName(t *testing.T) {
 
 		misdirected := func(serverName, host string, want bool) {
 			t.Helper()
-			if got := b.store.Misdirected(serverName, host); got != want {
+			if got := b.store.Misdirected(serverName, []byte(host)); got != want {
 				t.Errorf("%q on a connection for %q: misdirected is %t", host, serverName, got)
 			}
 		}
 		misdirected("", "example.com", false)
 		misdirected("", "private.example.com", true)
 		misdirected("private.example.com", "", false) // where nobody is asked
-		misdirected("private.example.com", "API.example.com", false)
+		misdirected("Private.example.com", "api.example.com", false)
 		misdirected("y.example.com", "x.example.com", false)
 		misdirected("x.example.com", "api.example.com", true)
-		if allocs := testing.AllocsPerRun(100, func() { b.store.Misdirected("x.example.com", "api.example.com") }); allocs > 0 {
+		host := []byte("a-name-of-more-than-32-bytes-for-certain.example.com")
+		if allocs := testing.AllocsPerRun(100, func() { b.store.Misdirected("x.example.com", host) }); allocs > 0 {
 			t.Errorf("Misdirected allocates %v", allocs)
 		}
 	}
+}
+
+// A host below a policy that requires certificates is under it at any depth and length, as routes see it.
+func TestMisdirectedBelowWildcard(t *testing.T) {
+	f := func(own string, policies map[string]string, serverName, host string, want bool) {
+		t.Helper()
+		b := newAuthBench(t, own, func(b *authBench, a *ClientAuthOptions) {
+			for name, mode := range policies {
+				auth := *a
+				auth.Mode = mode
+				b.opts.Policies = append(b.opts.Policies, Policy{Names: []string{name}, ClientAuth: &auth})
+			}
+		})
+		if got := b.store.Misdirected(serverName, []byte(host)); got != want {
+			t.Errorf("%s, %v: %.20q on a connection for %.20q: misdirected is %t", own, policies, host, serverName, got)
+		}
+	}
+	const star = "*.example.com"
+	long := strings.Repeat("a", 250) + ".example.com"
+	required, optional := map[string]string{star: "required"}, map[string]string{star: "optional"}
+	for _, own := range []string{"off", "optional"} {
+		for _, host := range []string{"a.example.com", "b.a.example.com", "c.b.a.example.com", "b.a.example.com.example.com", long} {
+			f(own, required, "", host, true)
+			f(own, required, "other.org", host, true)
+			f(own, required, "x.example.com", host, false)
+		}
+		f(own, required, "b.a.example.com", "b.a.example.com", true) // the handshake was under the listener's rules
+		f(own, required, long, long, true)
+		f(own, required, "", "example.com", false)
+		f(own, required, "", "", false)
+		f(own, map[string]string{star: "required", "*.a.example.com": "off"}, "", "c.b.a.example.com", false)
+		f(own, map[string]string{star: "off", "*.a.example.com": "required"}, "", "c.b.a.example.com", true)
+		f(own, map[string]string{star: "required", "c.b.a.example.com": "off"}, "", "c.b.a.example.com", false)
+		f(own, optional, "", "b.a.example.com", false)
+	}
+	f("required", required, "", "b.a.example.com", false)
+	f("required", map[string]string{star: "off"}, "x.example.com", "b.a.example.com", true) // the listener's rules, as ever
+	f("required", map[string]string{star: "optional"}, "b.a.example.com", "b.a.example.com", false)
+	f("required", map[string]string{star: "optional"}, long, long, true)
 }
 
 // renamed is a cache that has the same sessions for every server name.

@@ -72,6 +72,7 @@ type names struct {
 
 	auths   byName[*clientAuth] // of Options.Policies, nil where nobody is asked
 	ownAuth *clientAuth
+	deep    bool // a wildcard of auths requires certificates and ownAuth does not
 }
 
 // choice is the certificates that answer to one name, the preferred key type
