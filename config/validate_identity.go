@@ -14,8 +14,13 @@ import (
 func (v *validator) clientAuth(path string, o *tlsterm.ClientAuthOptions) {
 	if o.Mode == "off" {
 		for _, key := range []string{"ca_file", "crl_files", "crl_required", "crl_expired", "depth"} {
-			if v.isSet(path + "." + key) {
+			switch {
+			case !v.isSet(path + "." + key):
+			case v.isSet(path + ".mode"):
 				v.warn(path+".mode", "is off, so that the keys beside it have no effect")
+				return
+			default: // off is a default for those who do not think of clients
+				v.fail(path+".mode", "is missing beside %s (want optional or required; off asks nobody)", key)
 				return
 			}
 		}
@@ -85,6 +90,15 @@ func (v *validator) identities(path string, r *Route) {
 }
 
 func (v *validator) identity(path string, m *tlsterm.IdentityMatch) {
+	for _, one := range []struct {
+		key      string
+		patterns []string
+	}{{"subject", m.Subject}, {"dns", m.DNS}, {"uri", m.URI}, {"spiffe", m.SPIFFE}, {"fingerprint", m.Fingerprint}} {
+		if one.patterns != nil && len(one.patterns) == 0 {
+			// Whoever generates a file and has nobody to let in does not mean everybody.
+			v.fail(path+"."+one.key, "is an empty list, which no client could match (leave the key out to demand nothing of it)")
+		}
+	}
 	_, err := m.Compile()
 	if err == nil {
 		return
