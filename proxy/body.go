@@ -81,10 +81,7 @@ func (x *Exchange) takePrefix() bool {
 		return true
 	}
 	b.limit = x.rt.maxBody
-	b.hidden = nil
-	if !x.believesClientCert() {
-		b.hidden = &x.snap.clientCert
-	}
+	b.hidden = &x.snap.clientCert // also a proxy that is believed says in the head who its client is
 	var n int
 	b.room, n = b.take(b.room, c.in[c.r:c.w])
 	b.prefix = b.room

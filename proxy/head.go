@@ -64,11 +64,15 @@ func (x *Exchange) copyFields(dst []byte) []byte {
 		skip |= posing
 		dropPosing(&x.req.Head)
 	}
-	if !x.believesClientCert() {
+	switch {
+	case !x.believesClientCert():
 		skip |= x.snap.clientCert.known
 		x.snap.clientCert.dropFrom(&x.req.Head)
-	} else if x.tellsClientCert() {
+	case x.tellsClientCert():
 		foreignChain.dropFrom(&x.req.Head)
+		fallthrough
+	default:
+		x.snap.clientCert.dropLookalikes(&x.req.Head) // the proxy's own client may have sent these
 	}
 	if x.snap.trace == traceExtend && !x.hasTrace() {
 		skip |= traceState // it belongs to a trace that ends here

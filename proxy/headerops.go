@@ -43,6 +43,20 @@ func (s *nameSet) dropFrom(h *h1.Head) {
 	}
 }
 
+// dropLookalikes is dropFrom for who may send the fields of the set: only in their own spelling.
+func (s *nameSet) dropLookalikes(h *h1.Head) {
+	for i := range h.Fields {
+		if f := &h.Fields[i]; f.ID == h1.Unknown && s.hasTwin(h.Name(i)) && !s.has(h.Name(i)) {
+			f.Hop = true
+		}
+	}
+}
+
+// has reports whether a name that h1 does not know is in the set, in any case.
+func (s *nameSet) has(name []byte) bool {
+	return slices.ContainsFunc(s.other, func(other []byte) bool { return bytes.EqualFold(other, name) })
+}
+
 func (s *nameSet) hasTwin(name []byte) bool {
 	for _, names := range [2][][]byte{s.other, s.twins} {
 		for _, other := range names {

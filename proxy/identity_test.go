@@ -214,6 +214,13 @@ routes: [{path: /h, upstream: be` + headers + `}, {path: /, upstream: be}]
 	}
 	check("trusted proxy that is believed", c, get("/", "Client-Cert: :AAAA:", "X-Client-Role: admin"), "Client-Cert: :AAAA:\nX-Client-Role: admin")
 	check("trusted proxy that says nothing", c, get("/"), rfc9440)
+	// What its client says in another spelling, or in trailers, it has not looked at.
+	believed := slices.DeleteFunc(slices.Clone(lies), func(l string) bool {
+		name, _, _ := strings.Cut(strings.ToLower(l), ":")
+		return slices.Contains([]string{"x-forwarded-client-cert", "client-cert", "client-cert-chain", "x-client-role", "x-subject", "x-spiffe", "x-verified"}, name)
+	})
+	check("trusted proxy that passes on what looks alike", c, get("/", append(believed, "x-client-role: user")...), "x-client-role: user\n"+rfc9440)
+	check("trailers of a trusted proxy", c, chunked, rfc9440)
 }
 
 // An identity stays with its connection while that is parked, and is that of a resumed session.
