@@ -197,17 +197,22 @@ var numbers atomic.Uint64
 func (a *clientAuth) epoch(t *clientTrust) uint64 { return a.made<<32 | t.made&(1<<32-1) }
 
 // stands judges the client of an open connection again, if what it is judged by has changed since. The error names the client, even if
-// a certificate above its own is at fault.
+// a certificate above its own is at fault. One whose certificate has run out is judged as of its last second: what is to become of its connection
+// must not depend on whether a file has changed meanwhile.
 func (a *clientAuth) stands(id *Identity) error {
-	now := a.epoch(a.trust.Load())
-	if id.judged.Load() == now {
+	epoch := a.epoch(a.trust.Load())
+	if id.judged.Load() == epoch {
 		return nil
+	}
+	at := a.now()
+	if at.After(id.NotAfter) {
+		at = id.NotAfter
 	}
 	var first error
 	for i := range id.chains {
-		p, _, ok := a.judge(&id.chains[i])
+		p, _, ok := a.judge(&id.chains[i], at)
 		if ok {
-			id.judged.Store(now)
+			id.judged.Store(epoch)
 			return nil
 		}
 		if first == nil {
@@ -244,7 +249,7 @@ func (a *clientAuth) judgeAny(chains [][]*x509.Certificate) error {
 	var first error
 	for _, chain := range chains {
 		proven := prove(chain)
-		p, at, ok := a.judge(&proven)
+		p, at, ok := a.judge(&proven, a.now())
 		if ok {
 			return nil
 		}
@@ -256,12 +261,11 @@ func (a *clientAuth) judgeAny(chains [][]*x509.Certificate) error {
 }
 
 // judge looks at one chain that was verified at some time. If it does not stand, at is the index of the certificate at fault, the leaf's being 0.
-func (a *clientAuth) judge(chain *provenChain) (p ClientCertProblem, at int, ok bool) {
+func (a *clientAuth) judge(chain *provenChain, now time.Time) (p ClientCertProblem, at int, ok bool) {
 	t := a.trust.Load()
 	if !t.anchors[chain.root] {
 		return ClientCertUntrusted, 0, false
 	}
-	now := a.now()
 	for i := range chain.certs {
 		if p, ok := chain.certs[i].valid.at(now); !ok {
 			return p, i, false
@@ -310,7 +314,7 @@ func (a *clientAuth) note(st *tls.ConnectionState) []byte {
 	}
 	for _, chain := range st.VerifiedChains {
 		proven := prove(chain)
-		if _, _, ok := a.judge(&proven); !ok {
+		if _, _, ok := a.judge(&proven, a.now()); !ok {
 			continue
 		}
 		out := bytes.Clone(sessionMark)

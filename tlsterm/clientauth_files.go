@@ -262,13 +262,30 @@ func (t *clientTrust) signers(file string, helpers []*x509.Certificate) ([]*x509
 		between.AddCert(c)
 	}
 	for _, c := range helpers {
-		opts := x509.VerifyOptions{Roots: t.pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-		if _, err := c.Verify(opts); err != nil {
+		if err := t.vouch(c, between, helpers); err != nil {
 			return nil, fmt.Errorf("revocation list %q: the certificate of %q in it: %w", file, distinguishedName(c.RawSubject), err)
 		}
 		signers = append(signers[:len(signers):len(signers)], c)
 	}
 	return signers, nil
+}
+
+// vouch reports why c does not come from an authority of ca_file. It need not be valid now, if it and those above it were at some time: when an authority has
+// expired its clients are refused for that, and its list does no harm, while a gateway that does not start for it would serve nobody.
+func (t *clientTrust) vouch(c *x509.Certificate, between *x509.CertPool, helpers []*x509.Certificate) error {
+	opts := x509.VerifyOptions{Roots: t.pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	_, now := c.Verify(opts)
+	if now == nil {
+		return nil
+	}
+	// What was ever valid at the same time was so when the first of it ended.
+	for _, other := range slices.Concat(t.cas, helpers) {
+		opts.CurrentTime = other.NotAfter
+		if _, err := c.Verify(opts); err == nil {
+			return nil
+		}
+	}
+	return now
 }
 
 var errNotSigned = errors.New("no authority of ca_file has signed it, nor one whose certificate is beside it")

@@ -1,6 +1,8 @@
 package tlsterm
 
 import (
+	"crypto"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -361,6 +363,19 @@ func TestStands(t *testing.T) {
 	b.write(crl, slices.Concat(b.ca.InterPEM, b.ca.RevocationList(t, nil)))
 	b.refresh(true)
 	f("not revoked", 0, true)
+	// Its certificate runs out. What changes after that counts, but that it has run out does not.
+	auth := b.store.auths[0]
+	auth.now = func() time.Time { return id.NotAfter.Add(time.Minute) }
+	f("run out", 0, true)
+	b.write(crl, slices.Concat(b.ca.InterPEM, b.ca.RevocationList(t, nil, b.ca.Issue(t, testcert.Request{}))))
+	b.refresh(true)
+	f("run out, and another is revoked", 0, true)
+	b.write(crl, slices.Concat(b.ca.InterPEM, b.ca.RevocationList(t, nil, pair)))
+	b.refresh(true)
+	f("run out and revoked", ClientCertRevoked, false)
+	b.write(crl, slices.Concat(b.ca.InterPEM, b.ca.RevocationList(t, nil)))
+	b.refresh(true)
+	auth.now = time.Now
 	strict := b.opts.clone()
 	strict.ClientAuth.Depth = 0
 	b.store = mustLoad(t, &strict, b.store)
@@ -442,6 +457,52 @@ func TestBadTrustFiles(t *testing.T) {
 	b.expect("DER", clientOf(t, tls.VersionTLS13, client), "feed", false)
 	if list := b.store.RevocationLists(); len(list) != 1 || list[0].File != crl || list[0].Issuer == "" || list[0].NextUpdate.IsZero() {
 		t.Errorf("lists: %+v", list)
+	}
+}
+
+// An authority that has expired takes its clients with it, and nobody else.
+func TestListOfExpiredAuthority(t *testing.T) {
+	b := newAuthBench(t, "required", nil)
+	parent, parentKey := b.ca.Issuer()
+	authority := func(until time.Time) (c *x509.Certificate, key crypto.Signer) {
+		t.Helper()
+		key, err := selfsigned.NewKey(selfsigned.ECDSA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmpl, err := selfsigned.Template([]string{"short"}, until.Add(-time.Hour), until)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmpl.DNSNames, tmpl.ExtKeyUsage = nil, nil
+		tmpl.IsCA, tmpl.KeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), parentKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err = x509.ParseCertificate(der); err != nil {
+			t.Fatal(err)
+		}
+		return c, key
+	}
+	for _, ended := range []time.Duration{time.Minute, -time.Minute} {
+		c, key := authority(time.Now().Add(ended))
+		list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		}, c, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := slices.Concat(selfsigned.EncodeCert(c.Raw), b.ca.InterPEM, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list}))
+		b.opts.ClientAuth.CRLFiles = []string{b.file("a.crl", file)}
+		b.store = mustLoad(t, &b.opts, nil)
+		b.expect("another authority's client", clientOf(t, tls.VersionTLS13, b.ca.Issue(t, testcert.Request{Names: []string{"feed"}})), "feed", false)
+		// That it has expired vouches for nobody.
+		b.opts.ClientAuth.CAFile = b.file("other.pem", testcert.NewCA(t).RootPEM)
+		if _, err := Load(&b.opts, nil); err == nil {
+			t.Errorf("ended %s ago: the list of a stranger is taken", ended)
+		}
+		b.opts.ClientAuth.CAFile = b.ca.RootFile(t)
 	}
 }
 
