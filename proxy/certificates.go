@@ -36,13 +36,14 @@ func (g *Gateway) followStoresLocked() {
 	}
 }
 
-// reportFiles logs that the TLS files of a listener have changed.
+// reportFiles logs that the TLS files of a listener have changed, and has tunnels judged by what they hold now.
 func (g *Gateway) reportFiles(listen string, r tlsterm.FileReport) {
 	if l := r.Overdue; l != nil {
 		g.log.Warn().Str("listen", listen).Str("file", l.File).Str("issuer", l.Issuer).Time("next_update", l.NextUpdate).Msg("a revocation list is overdue")
 		return
 	}
 	if r.Err == nil {
+		g.wantReview()
 		g.log.Info().Str("listen", listen).Msg("TLS files have changed and are in use")
 		for _, f := range r.Findings {
 			level := warnLevel
@@ -69,12 +70,13 @@ type expiryWatch struct {
 	looked time.Time
 }
 
-// watchExpiries logs which certificates expire soon, or have expired.
+// watchExpiries logs which certificates expire soon, or have expired, and has tunnels reviewed for those of clients.
 func (g *Gateway) watchExpiries(w *expiryWatch, now time.Time) {
 	if now.Sub(w.looked) < expiryRound {
 		return
 	}
 	w.looked = now
+	g.wantReview() // clients' certificates end, too
 	var all []tlsterm.CertInfo
 	for _, s := range *g.stores.Load() {
 		all = append(all, s.Certificates()...)

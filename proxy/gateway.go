@@ -48,6 +48,7 @@ type Gateway struct {
 	handshakes handshakes
 	byIndex    listenerTable
 	quit       chan struct{} // closed by stop
+	reviews    chan struct{} // has one while a review of tunnels is wanted
 
 	tuner    *gctune.Tuner // these two are nil unless the process is the gateway's
 	watchdog *watchdog.Watchdog
@@ -103,6 +104,8 @@ type Options struct {
 	Version string
 	// Checker probes backends; nil probes none.
 	Checker upstream.Checker
+
+	goroutines bool // in place of loops, as where the system has no epoll
 }
 
 // New builds a gateway for cfg, which must be valid. Start makes it listen.
@@ -116,6 +119,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		rates:     newHandshakeRates(&cfg.Handshakes),
 		listeners: map[string]*listener{},
 		quit:      make(chan struct{}),
+		reviews:   make(chan struct{}, 1),
 
 		backends:   backendDrains{},
 		tunnelCaps: limiter.NewTunnels(),
@@ -128,8 +132,10 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 	g.prefaces.failures = make([]atomic.Uint64, len(preface.Failures()))
 	g.workers = newCrew(crewSize(cfg), g.visit, g.sweeper.Urge, g.clock)
 	g.handshakes = g.newHandshakes(cfg)
-	if err := g.startLoops(cfg); err != nil {
-		return nil, err
+	if !o.goroutines {
+		if err := g.startLoops(cfg); err != nil {
+			return nil, err
+		}
 	}
 	g.registry = upstream.NewRegistry(g.registryOptions(o.Checker))
 	access, err := accesslog.Open(cfg.Log.Access)
@@ -150,6 +156,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		g.takeProcess(cfg)
 	}
 	go g.tend()
+	go g.review()
 	return g, nil
 }
 
@@ -236,6 +243,7 @@ func (g *Gateway) applyLocked(cfg *config.Config) error {
 	g.followStoresLocked()
 	g.followTicketsLocked()
 	g.followStaplersLocked()
+	g.wantReview()
 	g.meter.Loaded(g.reloads, g.lastLoad)
 	if old != nil {
 		old.retire()

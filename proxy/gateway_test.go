@@ -51,13 +51,20 @@ const firstListener = "127.0.0.1:0"
 // is added unless it has its own. It is stopped when the test ends.
 func newGateway(t testing.TB, yaml string) *testGateway {
 	t.Helper()
+	return startGateway(t, yaml, Options{})
+}
+
+// startGateway is newGateway with options, of which it sets the log.
+func startGateway(t testing.TB, yaml string, o Options) *testGateway {
+	t.Helper()
 	g := &testGateway{t: t, logs: &logBuffer{}}
 	log, err := errlog.New(g.logs, config.ErrorLog{Format: "json", Level: "debug", Throttle: 1000})
 	if err != nil {
 		t.Fatalf("open log: %v", err)
 	}
+	o.Log, o.Version = log, "test"
 	cfg := parseConfig(t, yaml)
-	if g.Gateway, err = New(cfg, Options{Log: log, Version: "test"}); err != nil {
+	if g.Gateway, err = New(cfg, o); err != nil {
 		t.Fatalf("start gateway: %v", err)
 	}
 	g.addr = g.listener(cfg.Listeners[0].Listen)

@@ -14,10 +14,11 @@ import (
 // tlsNote is what is kept of a client's handshake for as long as its connection is open, in its seat. A connection that has nothing of it
 // has none. It is not changed once it is there.
 type tlsNote struct {
-	ja4      string
-	identity *tlsterm.Identity
-	client   *accesslog.TLSClient // the same for logs; nil without an identity
-	by       string               // the URIs of the certificate that the client was shown, as elements of XFCC
+	ja4        string
+	serverName string // that it asked for; only with an identity
+	identity   *tlsterm.Identity
+	client     *accesslog.TLSClient // the same for logs; nil without an identity
+	by         string               // the URIs of the certificate that the client was shown, as elements of XFCC
 }
 
 // noteIdentity remembers who the client of a finished handshake proved to be.
@@ -29,7 +30,7 @@ func (c *clientConn) noteIdentity() {
 	}
 	tlsterm.TrimClient(c.tls)
 	c.gw.clientsVerified.Add(1)
-	note := &tlsNote{identity: id, client: &accesslog.TLSClient{
+	note := &tlsNote{serverName: st.ServerName, identity: id, client: &accesslog.TLSClient{
 		Subject: id.Subject, Issuer: id.Issuer, SAN: id.SAN, SPIFFE: id.SPIFFE, Fingerprint: id.Fingerprint, Serial: id.Serial,
 	}}
 	for _, u := range tlsterm.URIsOf(c.shake.facts.Leaf) {

@@ -39,12 +39,19 @@ func newMutual(t *testing.T, yaml string) *mutual {
 // newMutualWatching is newMutual that looks at its files this often.
 func newMutualWatching(t *testing.T, yaml, watch string) *mutual {
 	t.Helper()
+	m := newMutualFiles(t, watch)
+	m.testGateway = newGateway(t, m.config(yaml))
+	return m
+}
+
+// newMutualFiles is newMutualWatching before it has its gateway.
+func newMutualFiles(t *testing.T, watch string) *mutual {
+	t.Helper()
 	m := &mutual{t: t, watch: watch, ca: testcert.NewCA(t), server: testcert.New(t, "localhost", "private.example", "open.example")}
 	dir := t.TempDir()
 	m.caFile, m.crlFile = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "crl.pem")
 	m.write(m.caFile, m.ca.RootPEM)
 	m.revoke()
-	m.testGateway = newGateway(t, m.config(yaml))
 	return m
 }
 

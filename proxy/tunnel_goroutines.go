@@ -26,6 +26,7 @@ func (x *Exchange) tunnelHere(be backendConn) {
 	x.c.r = x.c.w
 	x.c.joinTunnel(be.sk)
 	defer x.c.joinTunnel(nil)
+	x.c.reviewLate()
 	t.join(leg{x.c.rw, x.c.sk}, leg{be.rw, be.sk}, toBackend, toClient)
 	x.bodyBytes += t.toClient.Load()
 	x.body.received += t.toBackend.Load()

@@ -245,6 +245,7 @@ func (c *clientConn) relay() bool {
 	}
 	h.params.Client.FD = fd
 	c.gw.tunnels.Join(h.params)
+	c.reviewLate()
 	c.gw.drainLate(h.owner)
 	return true
 }

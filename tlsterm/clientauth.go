@@ -222,6 +222,25 @@ func (a *clientAuth) stands(id *Identity) error {
 	return first
 }
 
+// lapsed judges a client that has been here for long: other than stands, it looks at the time whatever was found before. An overdue list
+// ends nobody: it keeps out who comes, and of who is here it says what it said. Nor does a clock that was set back.
+func (a *clientAuth) lapsed(id *Identity) (why ClientCertProblem, lapsed bool) {
+	now := a.now()
+	for i := range id.chains {
+		p, _, ok := a.vouched(&id.chains[i], now)
+		if ok || p == ClientCertListExpired {
+			p, _, ok = id.chains[i].at(now)
+			if ok || p == ClientCertNotYetValid {
+				return 0, false
+			}
+		}
+		if i == 0 || p == ClientCertExpired { // which is the least that can be wrong with any of them
+			why = p
+		}
+	}
+	return why, true
+}
+
 // configure makes conf ask for certificates as the options say. Which authorities it names and trusts is for applyTrust.
 func (a *clientAuth) configure(conf *tls.Config) {
 	conf.ClientAuth = a.opts.authType()
@@ -262,17 +281,17 @@ func (a *clientAuth) judgeAny(chains [][]*x509.Certificate) error {
 
 // judge looks at one chain that was verified at some time. If it does not stand, at is the index of the certificate at fault, the leaf's being 0.
 func (a *clientAuth) judge(chain *provenChain, now time.Time) (p ClientCertProblem, at int, ok bool) {
+	if p, at, ok = a.vouched(chain, now); !ok {
+		return p, at, false
+	}
+	return chain.at(now)
+}
+
+// vouched is judge but for the times of the certificates. An overdue list is the least that can be wrong: it is what is told only if nothing else is.
+func (a *clientAuth) vouched(chain *provenChain, now time.Time) (p ClientCertProblem, at int, ok bool) {
 	t := a.trust.Load()
 	if !t.anchors[chain.root] {
 		return ClientCertUntrusted, 0, false
-	}
-	for i := range chain.certs {
-		if p, ok := chain.certs[i].valid.at(now); !ok {
-			return p, i, false
-		}
-	}
-	if p, ok := chain.valid.at(now); !ok {
-		return p, len(chain.certs), false
 	}
 	if len(chain.certs)-1 > a.opts.Depth {
 		return ClientCertTooDeep, 0, false
@@ -280,13 +299,18 @@ func (a *clientAuth) judge(chain *provenChain, now time.Time) (p ClientCertProbl
 	if len(t.lists) == 0 && !a.opts.CRLRequired {
 		return 0, 0, true
 	}
+	ok = true
 	for i := range chain.certs {
 		c := &chain.certs[i]
-		if p, ok := a.standing(t, c.id, c.isCA, now); !ok {
-			return p, i, false
+		switch found, stands := a.standing(t, c.id, c.isCA, now); {
+		case stands:
+		case found != ClientCertListExpired:
+			return found, i, false
+		case ok:
+			p, at, ok = found, i, false
 		}
 	}
-	return 0, 0, true
+	return p, at, ok
 }
 
 // standing looks one certificate up in the revocation lists.

@@ -129,6 +129,16 @@ func (s *Store) Stands(id *Identity, serverName string) error {
 	return auth.stands(id)
 }
 
+// Lapsed reports whether a client that proved an identity when it connected, asking for serverName, is to be let go, and what is wrong with it: what
+// Stands finds, or ClientCertExpired; one whose certificate is both revoked and expired is revoked. A revocation list that is overdue ends nobody.
+func (s *Store) Lapsed(id *Identity, serverName string) (ClientCertProblem, bool) {
+	auth := s.live.Load().authOf(serverName)
+	if auth == nil {
+		return 0, false // nobody is asked any more
+	}
+	return auth.lapsed(id)
+}
+
 // Requires reports whether clients that ask for serverName have to show a certificate.
 func (s *Store) Requires(serverName string) bool {
 	return s.live.Load().authOf(serverName).requires()

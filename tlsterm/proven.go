@@ -42,6 +42,19 @@ func (v validity) at(now time.Time) (ClientCertProblem, bool) {
 	return 0, true
 }
 
+// at says what is wrong with the chain at a time, if anything is; i is the index of the certificate at fault.
+func (p *provenChain) at(now time.Time) (problem ClientCertProblem, i int, ok bool) {
+	for i := range p.certs {
+		if problem, ok := p.certs[i].valid.at(now); !ok {
+			return problem, i, false
+		}
+	}
+	if problem, ok := p.valid.at(now); !ok {
+		return problem, len(p.certs), false
+	}
+	return 0, 0, true
+}
+
 // prove takes down a chain: the leaf first, the root last.
 func prove(chain []*x509.Certificate) provenChain {
 	last := len(chain) - 1

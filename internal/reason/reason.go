@@ -86,7 +86,7 @@ const (
 	TunnelDone   // an upgraded connection was closed by its ends
 	KilledByUser // closed through the admin API
 
-	// Ends of tunnels, besides IdleTimeout, MaxLifetime, Draining and the ones above.
+	// Ends of tunnels, besides IdleTimeout, MaxLifetime, Draining, IdentityRevoked (1008) and the ones above.
 
 	ClosedByClient  // the client ended it in order
 	ClosedByBackend // the backend ended it in order
@@ -98,6 +98,7 @@ const (
 	BadText         // a text message that is not UTF-8 (1007)
 	MessageTooBig   // over tunnel.max_message (1009)
 	TooFast         // over tunnel.message_rate or tunnel.byte_rate (1008)
+	IdentityExpired // the client's certificate has run out since it connected (1008)
 	numReasons
 )
 
@@ -177,6 +178,7 @@ var table = [numReasons]struct {
 	BadText:             {"bad_text", 0},
 	MessageTooBig:       {"message_too_big", 0},
 	TooFast:             {"too_fast", 0},
+	IdentityExpired:     {"identity_expired", 0},
 }
 
 // String returns the snake_case word used in metrics, logs and tests.

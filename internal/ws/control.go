@@ -25,14 +25,14 @@ const (
 const maxCloseText = maxControl - 2
 
 // CloseCode returns the status code that tells a peer why the gateway ends its
-// connection: 1002, 1007, 1008 or 1009 if the peer is to blame, otherwise 1001.
+// connection: 1002, 1007, 1008 or 1009 if the peer is to blame (1008 also tells a backend of its client), otherwise 1001.
 func CloseCode(r reason.Reason) uint16 {
 	switch r {
 	case reason.BadFrame:
 		return ProtocolError
 	case reason.BadText:
 		return InvalidText
-	case reason.TooFast:
+	case reason.TooFast, reason.IdentityRevoked, reason.IdentityExpired:
 		return PolicyError
 	case reason.MessageTooBig:
 		return TooBig

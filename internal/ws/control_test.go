@@ -79,7 +79,7 @@ func TestBugs(t *testing.T) {
 }
 
 func TestCloseCode(t *testing.T) {
-	want := map[reason.Reason]uint16{reason.BadFrame: 1002, reason.BadText: 1007, reason.TooFast: 1008, reason.MessageTooBig: 1009}
+	want := map[reason.Reason]uint16{reason.BadFrame: 1002, reason.BadText: 1007, reason.TooFast: 1008, reason.IdentityRevoked: 1008, reason.IdentityExpired: 1008, reason.MessageTooBig: 1009}
 	for _, r := range reason.All() {
 		code, ok := want[r]
 		if !ok {
