@@ -98,9 +98,9 @@ type Tunnels struct {
 	// What becomes of open tunnels whose client would not be let in any more: its certificate was revoked, its authority is gone, or client_auth was made stricter since. "close" ends
 	// them, with close code 1008 and reason identity_revoked; "keep" leaves them alone.
 	Revoked string `yaml:"revoked" default:"close" enum:"close|keep"`
-	// The same for tunnels whose client's certificate, or one above it, has run out since; the reason is identity_expired, and it takes a minute at most. Clients whose
-	// certificates live for hours (SPIFFE) are to connect anew then, or this is to be "keep".
-	Expired string `yaml:"expired" default:"close" enum:"close|keep"`
+	// The same for tunnels whose client's certificate, or one above it, has run out since; the reason is identity_expired, and it takes a minute at most. With "close", clients whose
+	// certificates live for hours (SPIFFE) have to connect anew that often.
+	Expired string `yaml:"expired" default:"keep" enum:"close|keep"`
 	// Bytes that may wait for one side of a tunnel to take them; beyond, the other side is not read.
 	Queue unit.Size `yaml:"queue" default:"64KiB" min:"4KiB" max:"16MiB"`
 }

@@ -46,6 +46,7 @@ type Gateway struct {
 	owners     tunnelOwners
 	workers    *crew
 	handshakes handshakes
+	notes      sharedNotes
 	byIndex    listenerTable
 	quit       chan struct{} // closed by stop
 	reviews    chan struct{} // has one while a review of tunnels is wanted

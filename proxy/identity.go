@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"strings"
 
@@ -12,7 +14,7 @@ import (
 )
 
 // tlsNote is what is kept of a client's handshake for as long as its connection is open, in its seat. A connection that has nothing of it
-// has none. It is not changed once it is there.
+// has none. It is not changed once it is there, and may be that of other connections as well (sharedNotes).
 type tlsNote struct {
 	ja4        string
 	serverName string // that it asked for; only with an identity
@@ -24,23 +26,42 @@ type tlsNote struct {
 // noteIdentity remembers who the client of a finished handshake proved to be.
 func (c *clientConn) noteIdentity() {
 	st := c.tls.ConnectionState()
-	id := tlsterm.IdentityOf(&st)
-	if id == nil {
+	if len(st.VerifiedChains) == 0 {
+		return
+	}
+	ja4 := ""
+	if before, ok := c.seat.Note.(*tlsNote); ok {
+		ja4 = before.ja4
+	}
+	by := ourURIs(c.shake.facts.Leaf)
+	c.shake.facts.Leaf = nil
+	note := c.gw.notes.take(noteKeyOf(&st, c.ln.name, ja4, by), func() *tlsNote { return newNote(ja4, by, &st) })
+	if note == nil {
 		return
 	}
 	tlsterm.TrimClient(c.tls)
 	c.gw.clientsVerified.Add(1)
-	note := &tlsNote{serverName: st.ServerName, identity: id, client: &accesslog.TLSClient{
+	c.seat.Note = note
+}
+
+// newNote makes the note of a client with an identity, nil if it has none. It keeps nothing of st in memory.
+func newNote(ja4, by string, st *tls.ConnectionState) *tlsNote {
+	id := tlsterm.IdentityOf(st)
+	if id == nil {
+		return nil
+	}
+	return &tlsNote{ja4: strings.Clone(ja4), serverName: strings.Clone(st.ServerName), by: by, identity: id, client: &accesslog.TLSClient{
 		Subject: id.Subject, Issuer: id.Issuer, SAN: id.SAN, SPIFFE: id.SPIFFE, Fingerprint: id.Fingerprint, Serial: id.Serial,
 	}}
-	for _, u := range tlsterm.URIsOf(c.shake.facts.Leaf) {
-		note.by = string(append(appendXFCCValue(append([]byte(note.by), "By="...), u), ';'))
+}
+
+// ourURIs is the URIs of the certificate that a client was shown, as elements of XFCC. leaf may be nil.
+func ourURIs(leaf *x509.Certificate) string {
+	var out []byte
+	for _, u := range tlsterm.URIsOf(leaf) {
+		out = append(appendXFCCValue(append(out, "By="...), u), ';')
 	}
-	c.shake.facts.Leaf = nil
-	if before, ok := c.seat.Note.(*tlsNote); ok {
-		note.ja4 = before.ja4
-	}
-	c.seat.Note = note
+	return string(out)
 }
 
 // identity is who the client proved to be, nil if it did not. It may be asked by anybody.

@@ -139,7 +139,7 @@ func revokedTunnels(t *testing.T, frames bool, version uint16, secure bool) {
 // A tunnel ends when its client's certificate has run out.
 func TestExpiredTunnels(t *testing.T) {
 	t.Parallel()
-	f := newFeeds(t, "tunnel: {mode: frames}", "")
+	f := newFeeds(t, "tunnel: {mode: frames}", "tunnels: {expired: close}")
 	pair := f.lasts(2 * time.Second)
 	long, short := f.open(f.client("long", "")), f.open(pair)
 	f.look()
@@ -158,7 +158,7 @@ func TestExpiredTunnels(t *testing.T) {
 // tunnels.revoked and tunnels.expired may let tunnels go on, each by itself, until a reload says otherwise.
 func TestLapsedTunnelsMayStay(t *testing.T) {
 	t.Parallel()
-	f := newFeeds(t, "tunnel: {mode: frames}", "tunnels: {revoked: keep, expired: keep}")
+	f := newFeeds(t, "tunnel: {mode: frames}", "tunnels: {revoked: keep}") // keep is the default for expired ones
 	bad, short := f.client("bad", ""), f.lasts(2*time.Second)
 	revoked, expired := f.open(bad), f.open(short)
 	f.revoked(bad)
@@ -179,7 +179,7 @@ func TestLapsedTunnelsMayStay(t *testing.T) {
 // Rules that a reload made stricter hold for tunnels as well, also where it opened other sockets; a listener that is gone judges as it last did.
 func TestTunnelsUnderOtherRules(t *testing.T) {
 	t.Parallel()
-	f := newFeeds(t, "tunnel: {mode: frames}", "")
+	f := newFeeds(t, "tunnel: {mode: frames}", "tunnels: {expired: close}")
 	pair, short := f.client("feed", ""), f.lasts(2*time.Second)
 	a, b, c := f.open(pair), f.open(pair), f.open(short)
 	f.change(func(cfg *config.Config) {
@@ -267,7 +267,7 @@ func TestReviewsUnderReloads(t *testing.T) {
 func TestTunnelsWithoutLoops(t *testing.T) {
 	t.Parallel()
 	f := &feeds{mutual: newMutualFiles(t, "20ms"), be: newTunnelBackend(t, nil)}
-	f.testGateway = startGateway(t, f.config(toBackend(f.be.addr())), Options{goroutines: true})
+	f.testGateway = startGateway(t, f.config(toBackend(f.be.addr())+"\ntunnels: {expired: close}\n"), Options{goroutines: true})
 	bad, short := f.client("bad", ""), f.lasts(3*time.Second)
 	good, revoked, expired, nobody := f.open(f.client("good", "")), f.open(bad), f.open(short), f.open(nil)
 	f.revoke(bad)

@@ -8,7 +8,7 @@ import (
 	"tickgate/internal/ws"
 )
 
-// reviewBatch is how many tunnels a loop ends before others have their turn: about a millisecond of its time, with TLS.
+// reviewBatch is how many tunnels a loop ends before others have their turn.
 const reviewBatch = 64
 
 // Reviewed is a tunnel as Review shows it.
