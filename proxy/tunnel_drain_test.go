@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -34,11 +33,12 @@ const endPatience = 2 * testkit.Patience
 
 // watchEnd waits for the end of a client's tunnel, as it should come: a Close frame, which it
 // answers, in frames mode, then the end of the stream.
-func watchEnd(conn net.Conn, frames bool) (e ending) {
+func watchEnd(c *testkit.Client, frames bool) (e ending) {
+	conn, in := c.Conn, c.Unread() // an end may come with the 101
 	_ = conn.SetDeadline(time.Now().Add(endPatience))
 	if frames {
 		var b [4]byte
-		if _, e.err = io.ReadFull(conn, b[:]); e.err != nil {
+		if _, e.err = io.ReadFull(in, b[:]); e.err != nil {
 			return e
 		}
 		e.at = time.Now()
@@ -51,7 +51,7 @@ func watchEnd(conn net.Conn, frames bool) (e ending) {
 			return e
 		}
 	}
-	rest, err := io.ReadAll(conn)
+	rest, err := io.ReadAll(in)
 	if e.at.IsZero() {
 		e.at = time.Now()
 	}
@@ -71,7 +71,7 @@ type endings struct {
 
 func (e *endings) watch(c *testkit.Client, frames bool) {
 	e.group.Go(func() {
-		got := watchEnd(c.Conn, frames)
+		got := watchEnd(c, frames)
 		e.mu.Lock()
 		e.all = append(e.all, got)
 		e.mu.Unlock()

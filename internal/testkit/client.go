@@ -158,6 +158,9 @@ func wasClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
+// Unread is what has come and will come after what was read.
+func (c *Client) Unread() io.Reader { return c.br }
+
 // CloseWrite ends the sending half: FIN, after close_notify on TLS.
 func (c *Client) CloseWrite() {
 	c.t.Helper()
