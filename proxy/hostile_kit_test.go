@@ -39,7 +39,8 @@ func startHostile(t testing.TB, yaml string) *hostileGateway {
 	pair := testcert.New(t)
 	cert, key := pair.Files(t)
 	g := &hostileGateway{plain: testkit.FreeAddr(t), secure: testkit.FreeAddr(t), client: pair.ClientTLS("localhost")}
-	src := fmt.Sprintf("admin: {listen: \"off\"}\nlisteners:\n  - {listen: %q}\n  - listen: %q\n    tls: {certificates: [{cert_file: %q, key_file: %q}]}\n%s",
+	// Many shake hands at once, on a machine that is busy with other tests.
+	src := fmt.Sprintf("admin: {listen: \"off\"}\nhandshakes: {queue_timeout: 60s}\nlisteners:\n  - {listen: %q}\n  - listen: %q\n    tls: {certificates: [{cert_file: %q, key_file: %q}]}\n%s",
 		g.plain, g.secure, cert, key, yaml)
 	cfg, report := config.Parse("hostile.yaml", []byte(src))
 	if err := report.Err(); err != nil {
