@@ -71,10 +71,6 @@ func (c *clientConn) patience() time.Duration {
 		return 0
 	case c.crew.waiting.Load() > 0:
 		return 0
-	case c.gw.handshakes.gate.Crowded():
-		// While handshakes keep processors busy all the time, Go looks after its poller only every 10 ms, the lot's loops at each of
-		// their turns. (Requests over kept connections took 17 ms in a flood of handshakes on one processor, before this rule.)
-		return 0
 	}
 	return c.gw.snap.Load().cfg.Workers.ParkAfter
 }
